@@ -1,0 +1,127 @@
+%% @doc The implementations of a connection, and the contract that all of them meet.
+%%
+%% A path runs inside the process that owns the connection: it keeps its state in a socket
+%% term of its own, gives meaning to the messages that reach the process
+%% ({@link handle_info/2}), and hands out what has arrived in bounded batches (`take/3').
+%% Nothing is pushed to the owner but one edge-triggered notice that there is something to
+%% take; the path reads ahead up to a high-water mark and lets the peer feel back-pressure
+%% beyond it.
+%%
+%% The socket term is valid only in its owner process. `give/2' makes another process the
+%% owner; the new owner begins with `take/3', whatever was waiting.
+-module(erlmcp_native_path).
+
+-export([module/1, default/0, use/1]).
+
+-export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0]).
+
+-type path() :: nif | beam.
+%% Implementation: `nif' is the Rust core inside the VM, `beam' is pure Erlang.
+
+-type socket() :: term().
+-type listener() :: term().
+
+-type item() :: binary() | {oversized, Bytes :: pos_integer()}.
+%% One frame without its delimiter, or, where frames over the limit are discarded
+%% (`on_oversize => discard'), the size in bytes of a frame that was.
+
+-type status() ::
+    connecting
+    | armed
+    | more
+    | {eof, armed}
+    | {down, erlmcp_native:reason()}.
+%% What to expect after a batch. `connecting': not yet established, a `ready' notice follows
+%% when it is or has failed. `armed': nothing is left, a `ready' notice will tell of the next
+%% data. `more': there is more to take now, no notice will come. `{eof, armed}': the peer has
+%% shut down its side and everything it sent has been taken; only with `half_close => true'.
+%% `{down, Reason}': the connection is over and everything that had arrived has been taken.
+
+-type notice() :: ready | writable | none.
+%% `writable': a send was refused with `busy' and there is room again.
+
+-type sender() :: {module(), term()}.
+%% Sends from any process without passing through the owner: `Module:send(Term, Data)'.
+
+-callback open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
+    {ok, socket()} | {error, erlmcp_native:reason()}.
+%% Starts to connect with the calling process as owner, and returns at once.
+
+-callback take(socket(), MaxItems :: non_neg_integer(), MaxBytes :: non_neg_integer()) ->
+    {[item()], status(), socket()}.
+%% At most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes. Zero items ask for
+%% the status alone.
+
+-callback send(socket(), iodata()) ->
+    {ok | {error, erlmcp_native:reason()}, socket()}.
+%% Queues one message whole or refuses it whole; never waits.
+
+-callback sender(socket()) -> sender() | none.
+
+-callback handle_info(term(), socket()) -> {notice(), socket()} | unknown.
+%% Gives meaning to a message in the owner's mailbox; `unknown' if it is not this socket's.
+
+-callback close(socket()) -> ok.
+%% Sends what is queued, for `linger_ms' at most and without holding the caller, then closes.
+
+-callback give(socket(), NewOwner :: pid()) ->
+    {ok, socket()} | {error, erlmcp_native:reason()}.
+%% Called by the present owner. The socket that is returned is for the new owner.
+
+-callback info(socket()) -> erlmcp_native:socket_info().
+
+-callback listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, listener()} | {error, erlmcp_native:reason()}.
+%% Binds and listens before it returns. The calling process is the owner.
+
+-callback accept(listener(), Max :: pos_integer()) ->
+    {[socket()], armed | more | {down, erlmcp_native:reason()}, listener()}.
+%% Connections that have arrived, owned by the caller. They may still be `connecting'
+%% (TLS handshake). Nothing is accepted beyond what is asked for here and one batch ahead.
+
+-callback listener_handle_info(term(), listener()) -> {ready | none, listener()} | unknown.
+
+-callback listener_info(listener()) -> #{sockname := erlmcp_native:address()}.
+
+-callback listener_close(listener()) -> ok.
+
+-define(DEFAULT_KEY, {?MODULE, default}).
+
+%% @doc The callback module of a path.
+-spec module(path()) -> module().
+module(nif) -> erlmcp_native_nif_path;
+module(beam) -> erlmcp_native_beam_path.
+
+%% @doc The path of this node: the application setting `path', or else `nif' where the
+%% library could be loaded and `beam' where it could not.
+-spec default() -> path().
+default() ->
+    case persistent_term:get(?DEFAULT_KEY, undefined) of
+        undefined ->
+            Path = choose(application:get_env(erlmcp_native, path)),
+            persistent_term:put(?DEFAULT_KEY, Path),
+            Path;
+        Path ->
+            Path
+    end.
+
+%% @doc Checks that a path can be used on this node. Only a path that was asked for by name
+%% fails; see {@link default/0}.
+-spec use(path() | default) -> {ok, module()} | {error, erlmcp_native:reason()}.
+use(default) ->
+    {ok, module(default())};
+use(nif) ->
+    case erlmcp_native_nif:status() of
+        loaded -> {ok, module(nif)};
+        {failed, Why} -> {error, {path_unavailable, nif, Why}}
+    end;
+use(beam) ->
+    {ok, module(beam)}.
+
+choose({ok, Path}) when Path =:= nif; Path =:= beam ->
+    Path;
+choose(undefined) ->
+    case erlmcp_native_nif:status() of
+        loaded -> nif;
+        {failed, _} -> beam
+    end.

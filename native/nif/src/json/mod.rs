@@ -1,0 +1,1 @@
+//! JSON between binaries and terms.
