@@ -17,7 +17,7 @@
 %% process reminds itself.
 -module(erlmcp_native_link).
 
--export([dial/2, adopt/3, handle_info/2, take/3, send/2, sender/1, close/1, info/1]).
+-export([dial/2, adopt/2, handle_info/2, take/3, send/2, sender/1, close/1, info/1]).
 
 -export_type([link/0, event/0, next/0, options/0]).
 
@@ -39,7 +39,7 @@
 -record(link, {
     path :: module(),
     endpoint = none :: erlmcp_native:endpoint() | none,
-    options :: map(),
+    options = none :: erlmcp_native_options:connection() | none,
     backoff = none :: erlmcp_native_backoff:backoff() | none,
     phase :: connecting | open | waiting | closed,
     socket = none :: erlmcp_native_path:socket() | none,
@@ -65,10 +65,9 @@ dial(Endpoint, #{path := Path, reconnect := Reconnect, connection := Options}) -
     end.
 
 %% @doc Takes over a socket that a listener accepted and gave to this process.
--spec adopt(module(), erlmcp_native_path:socket(), erlmcp_native_options:listener()) ->
-    {[event()], link()}.
-adopt(Module, Socket, Options) ->
-    settle(#link{path = Module, options = Options, phase = connecting, socket = Socket}).
+-spec adopt(module(), erlmcp_native_path:socket()) -> {[event()], link()}.
+adopt(Module, Socket) ->
+    settle(#link{path = Module, phase = connecting, socket = Socket}).
 
 %% @doc Gives meaning to a message in the owner's mailbox.
 -spec handle_info(term(), link()) -> {[event()], link()} | unknown.

@@ -8,6 +8,29 @@
 -on_load(init/0).
 
 -export([status/0]).
+-export([
+    connection_open/2,
+    connection_take/3,
+    connection_send/2,
+    connection_send_large/2,
+    connection_give/2,
+    connection_close/1,
+    connection_info/1,
+    listener_open/2,
+    listener_accept/2,
+    listener_sockname/1,
+    listener_close/1,
+    set_workers/1,
+    log_to/2,
+    metrics_read/0
+]).
+
+-export_type([connection/0, listener/0]).
+
+-opaque connection() :: reference().
+-opaque listener() :: reference().
+
+-define(NOT_LOADED, erlang:nif_error(not_loaded)).
 
 -define(STATUS_KEY, {?MODULE, status}).
 
@@ -15,6 +38,66 @@
 -spec status() -> loaded | {failed, no_library | {atom(), string()}}.
 status() ->
     persistent_term:get(?STATUS_KEY, {failed, no_library}).
+
+%% @doc Starts to connect; events name the connection by the number.
+-spec connection_open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
+    {non_neg_integer(), connection()}.
+connection_open(_Endpoint, _Options) -> ?NOT_LOADED.
+
+%% @doc See `erlmcp_native_path:take/3'.
+-spec connection_take(connection(), non_neg_integer(), non_neg_integer()) ->
+    {[erlmcp_native_path:item()], erlmcp_native_path:status()}.
+connection_take(_Connection, _MaxItems, _MaxBytes) -> ?NOT_LOADED.
+
+%% @doc Sends a message of moderate size from any process.
+-spec connection_send(connection(), iodata()) -> ok | {error, erlmcp_native:reason()}.
+connection_send(_Connection, _Data) -> ?NOT_LOADED.
+
+%% @doc Sends a message of any size, on a dirty scheduler.
+-spec connection_send_large(connection(), iodata()) -> ok | {error, erlmcp_native:reason()}.
+connection_send_large(_Connection, _Data) -> ?NOT_LOADED.
+
+%% @doc Makes another process the owner; `badarg' unless the caller is.
+-spec connection_give(connection(), pid()) -> ok.
+connection_give(_Connection, _NewOwner) -> ?NOT_LOADED.
+
+%% @doc Closes a connection, after what is queued has been sent.
+-spec connection_close(connection()) -> ok.
+connection_close(_Connection) -> ?NOT_LOADED.
+
+%% @doc State, addresses and counters.
+-spec connection_info(connection()) -> erlmcp_native:socket_info().
+connection_info(_Connection) -> ?NOT_LOADED.
+
+%% @doc Binds and listens; events name the listener by the number.
+-spec listener_open(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, non_neg_integer(), listener()} | {error, erlmcp_native:reason()}.
+listener_open(_Endpoint, _Options) -> ?NOT_LOADED.
+
+%% @doc Takes over at most `Max' connections, owned by the caller.
+-spec listener_accept(listener(), non_neg_integer()) ->
+    {[{non_neg_integer(), connection()}], armed | more | {down, erlmcp_native:reason()}}.
+listener_accept(_Listener, _Max) -> ?NOT_LOADED.
+
+%% @doc The address that is listened on.
+-spec listener_sockname(listener()) -> erlmcp_native:address().
+listener_sockname(_Listener) -> ?NOT_LOADED.
+
+%% @doc Stops listening.
+-spec listener_close(listener()) -> ok.
+listener_close(_Listener) -> ?NOT_LOADED.
+
+%% @doc Sets the number of runtime threads; `false' if the runtime runs already.
+-spec set_workers(1..1024) -> boolean().
+set_workers(_Count) -> ?NOT_LOADED.
+
+%% @doc Has native log events of this level and above sent to a process.
+-spec log_to(pid(), none | error | warning | info | debug | trace) -> ok.
+log_to(_Receiver, _Level) -> ?NOT_LOADED.
+
+%% @doc Reads the native counters.
+-spec metrics_read() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
+metrics_read() -> ?NOT_LOADED.
 
 init() ->
     case erlang:load_nif(library(), 0) of

@@ -11,7 +11,7 @@
 %% owner; the new owner begins with `take/3', whatever was waiting.
 -module(erlmcp_native_path).
 
--export([module/1, default/0, use/1]).
+-export([configure/0, module/1, default/0, use/1]).
 
 -export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0]).
 
@@ -41,7 +41,7 @@
 %% `writable': a send was refused with `busy' and there is room again.
 
 -type sender() :: {module(), term()}.
-%% Sends from any process without passing through the owner: `Module:send(Term, Data)'.
+%% Sends from any process without passing through the owner: `Module:send_direct(Term, Data)'.
 
 -callback open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {ok, socket()} | {error, erlmcp_native:reason()}.
@@ -57,6 +57,8 @@
 %% Queues one message whole or refuses it whole; never waits.
 
 -callback sender(socket()) -> sender() | none.
+
+-callback send_direct(term(), iodata()) -> ok | {error, erlmcp_native:reason()}.
 
 -callback handle_info(term(), socket()) -> {notice(), socket()} | unknown.
 %% Gives meaning to a message in the owner's mailbox; `unknown' if it is not this socket's.
@@ -85,28 +87,47 @@
 
 -callback listener_close(listener()) -> ok.
 
+-optional_callbacks([send_direct/2]).
+
 -define(DEFAULT_KEY, {?MODULE, default}).
+
+%% @doc Applies the application settings `path' and `workers' at start.
+%%
+%% Without a setting the node uses `nif' where the library is loaded, and else says so once in
+%% the log and uses `beam'. A path asked for by name that cannot be had keeps the application
+%% from starting.
+-spec configure() -> ok | {error, erlmcp_native:reason()}.
+configure() ->
+    case {application:get_env(erlmcp_native, path), erlmcp_native_nif:status()} of
+        {{ok, beam}, _} ->
+            put_default(beam);
+        {{ok, nif}, {failed, Why}} ->
+            {error, {path_unavailable, nif, Why}};
+        {{ok, Path}, _} when Path =/= nif ->
+            {error, {option, path, Path}};
+        {_, loaded} ->
+            set_workers(application:get_env(erlmcp_native, workers)),
+            put_default(nif);
+        {undefined, {failed, Why}} ->
+            logger:warning("erlmcp_native: no native library, running on pure Erlang: ~0tp", [Why]),
+            put_default(beam)
+    end.
 
 %% @doc The callback module of a path.
 -spec module(path()) -> module().
 module(nif) -> erlmcp_native_nif_path;
 module(beam) -> erlmcp_native_beam_path.
 
-%% @doc The path of this node: the application setting `path', or else `nif' where the
-%% library could be loaded and `beam' where it could not.
+%% @doc The path of this node, as {@link configure/0} found it; where the application is not
+%% started, `nif' if the library is loaded.
 -spec default() -> path().
 default() ->
     case persistent_term:get(?DEFAULT_KEY, undefined) of
-        undefined ->
-            Path = choose(application:get_env(erlmcp_native, path)),
-            persistent_term:put(?DEFAULT_KEY, Path),
-            Path;
-        Path ->
-            Path
+        undefined -> available(erlmcp_native_nif:status());
+        Path -> Path
     end.
 
-%% @doc Checks that a path can be used on this node. Only a path that was asked for by name
-%% fails; see {@link default/0}.
+%% @doc Checks that a path can be used on this node.
 -spec use(path() | default) -> {ok, module()} | {error, erlmcp_native:reason()}.
 use(default) ->
     {ok, module(default())};
@@ -116,12 +137,18 @@ use(nif) ->
         {failed, Why} -> {error, {path_unavailable, nif, Why}}
     end;
 use(beam) ->
-    {ok, module(beam)}.
+    {ok, module(beam)};
+use(Other) ->
+    {error, {option, path, Other}}.
 
-choose({ok, Path}) when Path =:= nif; Path =:= beam ->
-    Path;
-choose(undefined) ->
-    case erlmcp_native_nif:status() of
-        loaded -> nif;
-        {failed, _} -> beam
-    end.
+available(loaded) -> nif;
+available({failed, _}) -> beam.
+
+put_default(Path) ->
+    persistent_term:put(?DEFAULT_KEY, Path).
+
+set_workers(undefined) ->
+    ok;
+set_workers({ok, Count}) ->
+    _ = erlmcp_native_nif:set_workers(Count),
+    ok.

@@ -1,0 +1,22 @@
+%% @private
+-module(erlmcp_native_sup).
+
+-behaviour(supervisor).
+
+-export([start_link/0, init/1]).
+
+-spec start_link() -> supervisor:startlink_ret().
+start_link() ->
+    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init([]) ->
+    Children = [
+        #{id => log, start => {erlmcp_native_log, start_link, []}},
+        supervisor(erlmcp_native_conn_sup),
+        supervisor(erlmcp_native_listener_sup)
+    ],
+    {ok, {#{strategy => one_for_one}, Children}}.
+
+supervisor(Module) ->
+    #{id => Module, start => {Module, start_link, []}, type => supervisor}.

@@ -1,0 +1,485 @@
+//! A connection as its owner holds it.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use crate::dial::dial;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::event::{Event, Sink};
+use crate::frame::{Item, envelope};
+use crate::inbox::{Batch, Inbox, Status};
+use crate::metrics;
+use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
+use crate::outbox::Outbox;
+use crate::stream::{Address, Stream, WriteHalf};
+use crate::sync::lock;
+use crate::tls::{self, Acceptor};
+use crate::wire::Wire;
+
+/// The most that a send writes on its caller's thread; about 0.1 ms on loopback. The rest is
+/// queued, however much room the socket has.
+const DIRECT_WRITE: usize = 256 * 1024;
+
+/// The owner's end of a connection. Dropping it closes the connection.
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Dialling or in the TLS handshake.
+    Connecting,
+    /// Established.
+    Open,
+    /// Established; the peer has shut down its side.
+    Eof,
+    /// Closed by this side; what is queued is being sent.
+    Closing,
+    /// Over.
+    Down,
+}
+
+/// A snapshot of a connection.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// How far it has come.
+    pub state: State,
+    /// The peer's address.
+    pub peer: Option<Address>,
+    /// Own address.
+    pub local: Option<Address>,
+    /// The peer's certificate in DER.
+    pub certificate: Option<Bytes>,
+    /// Frames received, those included that were discarded.
+    pub frames_in: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Messages accepted for sending.
+    pub frames_out: u64,
+    /// Bytes of these, delimiters included.
+    pub bytes_out: u64,
+    /// Cost of what waits for the owner, in bytes.
+    pub waiting: usize,
+    /// Bytes that wait for the peer.
+    pub queued: usize,
+}
+
+/// A message to be sent: its bytes for the direct try, and the way to keep what did not fit.
+pub trait Message {
+    /// The bytes.
+    fn as_slice(&self) -> &[u8];
+    /// The bytes from `start` on, owned.
+    fn into_bytes(self, start: usize) -> Bytes;
+}
+
+impl Message for Bytes {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn into_bytes(self, start: usize) -> Bytes {
+        self.slice(start.min(self.len())..)
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) outbox: Mutex<Outbox>,
+    pub(crate) waker: AtomicWaker,
+    pub(crate) counters: Counters,
+    /// Set when the connection stands and senders may write themselves (not with TLS).
+    direct: OnceLock<Arc<WriteHalf>>,
+    ends: OnceLock<Box<Ends>>,
+    sink: Box<dyn Sink>,
+}
+
+struct Ends {
+    peer: Option<Address>,
+    local: Option<Address>,
+    certificate: Option<Bytes>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    frames_in: AtomicU64,
+    bytes_in: AtomicU64,
+    frames_out: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Connection {
+    /// Starts to connect and returns at once. The sink is told when the outcome can be taken.
+    pub fn dial(
+        runtime: &Handle,
+        sink: Box<dyn Sink>,
+        endpoint: Endpoint,
+        options: Dial,
+        tcp: Tcp,
+        tls: Option<Tls>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let shared = Shared::new(sink, limits);
+        runtime.spawn(run(shared.clone(), async move |shared: Arc<Shared>| {
+            let stream = dial(&endpoint, &options).await?;
+            stream.set_options(tcp)?;
+            match tls {
+                None => Ok(Established::Plain(stream)),
+                Some(tls) => {
+                    let host = match endpoint {
+                        Endpoint::Name(name, _) => Some(name),
+                        Endpoint::Ip(ip, _) => Some(ip.to_string()),
+                        Endpoint::Path(_) | Endpoint::Abstract(_) => None,
+                    };
+                    let limit = shared.limits.handshake_timeout;
+                    let session = tls::connect(stream, &tls, host, limit).await?;
+                    Ok(Established::Tls(Box::new(session)))
+                }
+            }
+        }));
+        Self { shared }
+    }
+
+    /// Takes over an accepted socket and returns at once.
+    pub(crate) fn accepted(
+        runtime: &Handle,
+        sink: Box<dyn Sink>,
+        stream: Stream,
+        acceptor: Option<Acceptor>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let shared = Shared::new(sink, limits);
+        runtime.spawn(run(
+            shared.clone(),
+            async move |shared: Arc<Shared>| match acceptor {
+                None => Ok(Established::Plain(stream)),
+                Some(acceptor) => {
+                    let session = acceptor
+                        .accept(stream, shared.limits.handshake_timeout)
+                        .await?;
+                    Ok(Established::Tls(Box::new(session)))
+                }
+            },
+        ));
+        Self { shared }
+    }
+
+    /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
+    pub fn take(&self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
+        let mut inbox = lock(&self.shared.inbox);
+        let high_water = self.shared.limits.high_water;
+        let was_full = inbox.waiting() >= high_water;
+        let taken = inbox.take(max_items, max_bytes);
+        let resume = was_full && inbox.waiting() < high_water;
+        drop(inbox);
+        if resume {
+            self.shared.waker.wake();
+        }
+        taken
+    }
+
+    /// Sends a message: writes what the socket takes now and queues the rest.
+    ///
+    /// # Errors
+    /// A message is refused whole: [`Error::EmbeddedNewline`], [`Error::EmptyMessage`],
+    /// [`Error::FrameTooLarge`], [`Error::Busy`] ([`Event::Writable`] follows),
+    /// [`Error::NotConnected`], [`Error::Closed`].
+    pub fn send<M: Message>(&self, message: M) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let body = message.as_slice();
+        let envelope = envelope(shared.limits.framing, shared.limits.max_frame, body)?;
+        let len = body.len() + envelope.len();
+        let mut outbox = lock(&shared.outbox);
+        outbox.admit(len).inspect_err(|error| {
+            if *error == Error::Busy {
+                metrics::sends_refused_busy.add(1);
+            }
+        })?;
+        shared.counters.sent(len);
+        let prefix = envelope
+            .prefix
+            .as_ref()
+            .map_or(&[][..], |prefix| &prefix[..]);
+        let written = match shared.direct.get() {
+            Some(half) if outbox.is_empty() => write_now(half, [prefix, body, envelope.suffix]),
+            _ => 0,
+        };
+        if written == len {
+            return Ok(());
+        }
+        let body_len = body.len();
+        let body_from = written.saturating_sub(prefix.len());
+        let suffix_from = body_from.saturating_sub(body_len);
+        outbox.push(Bytes::copy_from_slice(
+            prefix.get(written..).unwrap_or_default(),
+        ));
+        outbox.push(message.into_bytes(body_from));
+        outbox.push(Bytes::from_static(
+            envelope.suffix.get(suffix_from..).unwrap_or_default(),
+        ));
+        drop(outbox);
+        shared.waker.wake();
+        Ok(())
+    }
+
+    /// Sends what is queued, for as long as `linger` allows, then closes. What waits for the
+    /// owner is dropped. Closing twice is fine.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// A snapshot.
+    pub fn info(&self) -> Info {
+        self.shared.info()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Writes the parts in order, as far as the socket takes them. An error is left to the driver,
+/// which meets it too and ends the connection with it.
+fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> usize {
+    let mut room = DIRECT_WRITE;
+    let slices = parts.map(|part| {
+        let (now, _) = part.split_at(part.len().min(room));
+        room -= now.len();
+        IoSlice::new(now)
+    });
+    half.try_write(&slices).unwrap_or(0)
+}
+
+enum Established {
+    Plain(Stream),
+    Tls(Box<tokio_rustls::TlsStream<Stream>>),
+}
+
+/// The life of a connection. Whatever happens in it, the owner learns of its end.
+async fn run<F>(shared: Arc<Shared>, establish: F)
+where
+    F: AsyncFnOnce(Arc<Shared>) -> Result<Established, Error>,
+{
+    let _task = metrics::native_tasks.live();
+    let _live = metrics::native_connections.live();
+    let mut end = End {
+        shared: shared.clone(),
+        reason: Error::Panic,
+    };
+    let established = tokio::select! {
+        result = establish(shared.clone()) => result,
+        () = shared.closed() => Err(Error::Closed),
+    };
+    match established {
+        Ok(established) => {
+            metrics::connections_opened.add(1);
+            let wire = shared.establish(established);
+            let driver = Box::pin(Driver::new(shared, wire).run());
+            end.reason = driver.await;
+            metrics::connections_ended.add(1);
+        }
+        Err(error) => {
+            tracing::debug!(%error, "not connected");
+            metrics::connections_failed.add(1);
+            end.reason = error;
+        }
+    }
+}
+
+/// Reports the end when the task is over, also when a panic unwinds it.
+struct End {
+    shared: Arc<Shared>,
+    reason: Error,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.reason == Error::Panic {
+            metrics::panics.add(1);
+            tracing::error!("a connection's task has panicked");
+        }
+        self.shared.end(self.reason);
+    }
+}
+
+impl Shared {
+    fn new(sink: Box<dyn Sink>, limits: Arc<Limits>) -> Arc<Self> {
+        Arc::new(Self {
+            inbox: Mutex::new(Inbox::new()),
+            outbox: Mutex::new(Outbox::new(limits.max_queue)),
+            waker: AtomicWaker::new(),
+            counters: Counters::default(),
+            direct: OnceLock::new(),
+            ends: OnceLock::new(),
+            sink,
+            limits,
+        })
+    }
+
+    fn establish(&self, established: Established) -> Wire {
+        let (wire, ends) = match established {
+            Established::Plain(stream) => {
+                let ends = Ends {
+                    peer: stream.peer(),
+                    local: stream.local(),
+                    certificate: None,
+                };
+                let (read, write) = stream.split();
+                let write = Arc::new(write);
+                // Never set before: a connection is established once.
+                let _ = self.direct.set(write.clone());
+                (Wire::Plain(read, write), ends)
+            }
+            Established::Tls(session) => {
+                let (stream, state) = session.get_ref();
+                let ends = Ends {
+                    peer: stream.peer(),
+                    local: stream.local(),
+                    certificate: state
+                        .peer_certificates()
+                        .and_then(|chain| chain.first())
+                        .map(|certificate| Bytes::copy_from_slice(certificate)),
+                };
+                (Wire::tls(*session), ends)
+            }
+        };
+        let _ = self.ends.set(Box::new(ends));
+        lock(&self.outbox).opened();
+        let tell = lock(&self.inbox).opened();
+        self.emit_ready(tell);
+        wire
+    }
+
+    /// Resolves when this side closes the connection.
+    async fn closed(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if lock(&self.outbox).closing() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn close(&self) {
+        lock(&self.outbox).close();
+        let mut inbox = lock(&self.inbox);
+        // Its owner asked for the end and waits for no event.
+        let _ = inbox.end(Error::Closed);
+        inbox.clear();
+        drop(inbox);
+        self.waker.wake();
+    }
+
+    pub(crate) fn deliver(&self, batch: Batch) {
+        let oversized = batch
+            .items
+            .iter()
+            .filter(|item| matches!(item, Item::Oversized(_)));
+        metrics::frames_oversized.add(oversized.count() as u64);
+        self.counters
+            .frames_in
+            .fetch_add(batch.items.len() as u64, Ordering::Relaxed);
+        metrics::frames_in.add(batch.items.len() as u64);
+        let mut inbox = lock(&self.inbox);
+        let tell = inbox.ended().is_none() && inbox.push(batch);
+        drop(inbox);
+        self.emit_ready(tell);
+    }
+
+    pub(crate) fn eof(&self) {
+        let tell = lock(&self.inbox).eof();
+        self.emit_ready(tell);
+    }
+
+    /// Tells the owner of the end; what is queued can still be sent.
+    pub(crate) fn end_receiving(&self, reason: Error) {
+        lock(&self.outbox).close();
+        let tell = lock(&self.inbox).end(reason);
+        self.emit_ready(tell);
+    }
+
+    fn end(&self, reason: Error) {
+        lock(&self.outbox).end();
+        let tell = lock(&self.inbox).end(reason);
+        self.emit_ready(tell);
+    }
+
+    fn emit_ready(&self, tell: bool) {
+        if tell {
+            self.sink.emit(Event::Ready);
+        }
+    }
+
+    pub(crate) fn emit_writable(&self) {
+        self.sink.emit(Event::Writable);
+    }
+
+    fn state(&self) -> State {
+        let closing = lock(&self.outbox).closing();
+        let inbox = lock(&self.inbox);
+        if closing {
+            State::Closing
+        } else if inbox.ended().is_some() {
+            State::Down
+        } else if inbox.at_eof() {
+            State::Eof
+        } else if self.ends.get().is_some() {
+            State::Open
+        } else {
+            State::Connecting
+        }
+    }
+
+    fn info(&self) -> Info {
+        let ends = self.ends.get();
+        let counters = &self.counters;
+        Info {
+            state: self.state(),
+            peer: ends.and_then(|e| e.peer.clone()),
+            local: ends.and_then(|e| e.local.clone()),
+            certificate: ends.and_then(|e| e.certificate.clone()),
+            frames_in: counters.frames_in.load(Ordering::Relaxed),
+            bytes_in: counters.bytes_in.load(Ordering::Relaxed),
+            frames_out: counters.frames_out.load(Ordering::Relaxed),
+            bytes_out: counters.bytes_out.load(Ordering::Relaxed),
+            waiting: lock(&self.inbox).waiting(),
+            queued: lock(&self.outbox).bytes(),
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn bytes_in(&self, n: usize) {
+        self.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+        metrics::bytes_in.add(n as u64);
+    }
+
+    fn sent(&self, len: usize) {
+        self.frames_out.fetch_add(1, Ordering::Relaxed);
+        self.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
+        metrics::frames_out.add(1);
+        metrics::bytes_out.add(len as u64);
+    }
+}
+
+/// Whether an error of the operating system passes by itself.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}

@@ -1,0 +1,196 @@
+//! Plain byte streams: TCP and Unix-domain sockets behind one type.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+use crate::options::Tcp;
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix-domain socket in the file system.
+    Path(PathBuf),
+    /// A Unix-domain socket in Linux's abstract namespace.
+    Abstract(Vec<u8>),
+    /// A Unix-domain socket without a name, as most clients have.
+    Unnamed,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+pub(crate) enum ReadHalf {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+pub(crate) enum WriteHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl Stream {
+    pub(crate) fn set_options(&self, options: Tcp) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => {
+                stream.set_nodelay(options.nodelay)?;
+                socket2::SockRef::from(stream).set_keepalive(options.keepalive)
+            }
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Option<Address> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(Address::Ip),
+            Stream::Unix(stream) => stream.peer_addr().ok().map(unix_address),
+        }
+    }
+
+    pub(crate) fn local(&self) -> Option<Address> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(Address::Ip),
+            Stream::Unix(stream) => stream.local_addr().ok().map(unix_address),
+        }
+    }
+
+    pub(crate) fn split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Stream::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Stream::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        }
+    }
+}
+
+pub(crate) fn unix_address(address: unix::SocketAddr) -> Address {
+    if let Some(path) = address.as_pathname() {
+        return Address::Path(path.to_owned());
+    }
+    match address.as_abstract_name() {
+        Some(name) => Address::Abstract(name.to_owned()),
+        None => Address::Unnamed,
+    }
+}
+
+impl ReadHalf {
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            ReadHalf::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            ReadHalf::Unix(half) => half.as_ref().poll_read_ready(cx),
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, buf),
+        }
+    }
+}
+
+impl WriteHalf {
+    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            WriteHalf::Tcp(half) => half.try_write_vectored(slices),
+            WriteHalf::Unix(half) => half.try_write_vectored(slices),
+        }
+    }
+
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            WriteHalf::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            WriteHalf::Unix(half) => half.as_ref().poll_write_ready(cx),
+        }
+    }
+
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        match self {
+            WriteHalf::Tcp(half) => {
+                let stream: &TcpStream = half.as_ref();
+                socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+            }
+            WriteHalf::Unix(half) => {
+                let stream: &UnixStream = half.as_ref();
+                socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
