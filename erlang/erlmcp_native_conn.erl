@@ -157,9 +157,8 @@ drained({down, _, final} = Down, State) ->
 drained({down, _, _} = Down, State) ->
     {ok, tell(Down, State#state{readable = false})}.
 
-remind(#state{window = 0} = State) ->
-    tell(ready, State);
-remind(#state{reminded = true} = State) ->
+%% With the window used up, `passive' has said that there may be more.
+remind(#state{window = Window, reminded = Reminded} = State) when Window =:= 0; Reminded ->
     State;
 remind(State) ->
     self() ! {?MODULE, push},

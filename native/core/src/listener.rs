@@ -70,6 +70,9 @@ struct Shared {
 }
 
 struct Queue {
+    /// Until the listener is closed; it is closed at once then, so that the address is free when
+    /// the closing call returns.
+    socket: Option<Socket>,
     streams: VecDeque<Stream>,
     armed: bool,
     ended: Option<Error>,
@@ -112,6 +115,7 @@ impl Listener {
         drop(reactor);
         let local = socket.local();
         let queue = Queue {
+            socket: Some(socket),
             streams: VecDeque::new(),
             armed: true,
             ended: None,
@@ -122,7 +126,7 @@ impl Listener {
             waker,
             sink,
         });
-        runtime.spawn(run(shared.clone(), socket));
+        runtime.spawn(run(shared.clone()));
         Ok(Self {
             shared,
             runtime: runtime.clone(),
@@ -165,7 +169,8 @@ impl Listener {
 
     /// Stops listening. Accepted connections live on. Closing twice is fine.
     pub fn close(&self) {
-        lock(&self.shared.queue).end(Error::Closed);
+        // Its owner asked for the end and waits for no event.
+        let _ = lock(&self.shared.queue).end(Error::Closed);
         self.shared.waker.wake();
     }
 }
@@ -196,11 +201,12 @@ impl Queue {
 
     fn end(&mut self, reason: Error) -> bool {
         self.ended.get_or_insert(reason);
+        self.socket = None;
         std::mem::take(&mut self.armed)
     }
 }
 
-async fn run(shared: Arc<Shared>, socket: Socket) {
+async fn run(shared: Arc<Shared>) {
     let _task = metrics::native_tasks.live();
     let _live = metrics::native_listeners.live();
     let mut end = End {
@@ -210,7 +216,7 @@ async fn run(shared: Arc<Shared>, socket: Socket) {
     let mut backoff = Backoff::new(ACCEPT_RETRY);
     let mut last_success = Instant::now();
     loop {
-        match poll_fn(|cx| poll(cx, &shared, &socket)).await {
+        match poll_fn(|cx| poll(cx, &shared)).await {
             None => {
                 end.reason = Error::Closed;
                 return;
@@ -235,21 +241,14 @@ async fn run(shared: Arc<Shared>, socket: Socket) {
 }
 
 /// Accepts while there is room ahead of the owner; nothing once the listener is closed.
-fn poll(
-    cx: &mut Context<'_>,
-    shared: &Shared,
-    socket: &Socket,
-) -> Poll<Option<io::Result<Stream>>> {
+fn poll(cx: &mut Context<'_>, shared: &Shared) -> Poll<Option<io::Result<Stream>>> {
     shared.waker.register(cx.waker());
     let queue = lock(&shared.queue);
-    if queue.ended.is_some() {
-        return Poll::Ready(None);
+    match &queue.socket {
+        None => Poll::Ready(None),
+        Some(_) if queue.streams.len() >= AHEAD => Poll::Pending,
+        Some(socket) => socket.poll_accept(cx).map(Some),
     }
-    if queue.streams.len() >= AHEAD {
-        return Poll::Pending;
-    }
-    drop(queue);
-    socket.poll_accept(cx).map(Some)
 }
 
 /// Reports the end when the task is over, also when a panic unwinds it.

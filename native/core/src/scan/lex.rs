@@ -225,88 +225,40 @@ fn hex(input: &[u8]) -> Option<(u32, &[u8])> {
     Some((value, rest))
 }
 
-/// Reads the rest of a string whose opening quote has been read and writes what it stands for
-/// to the start of `buffer`, which is made large enough. Returns the length and what follows
-/// the closing quote. What is written is not yet known to be UTF-8 if it is not all ASCII,
-/// which the last value tells.
-pub fn unescape<'a>(input: &'a [u8], buffer: &mut Vec<u8>) -> Option<(usize, &'a [u8], bool)> {
+/// Reads the rest of a string whose opening quote has been read and appends what it stands for
+/// to `output`. Returns what follows the closing quote, and whether all is ASCII: what is not
+/// has not been checked to be UTF-8.
+pub fn unescape<'a>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&'a [u8], bool)> {
     let mut rest = input;
-    let mut length = 0;
     let mut high = 0;
     loop {
-        // No escape is shorter than what it stands for, so what is left of the input is room
-        // enough; but a document may follow the string, so the room grows step by step.
-        if buffer.len() < length + 2 * BLOCK {
-            buffer.resize((length + 2 * BLOCK).max(2 * buffer.len()), 0);
-        }
-        let mut output = buffer.get_mut(length..)?;
-        while let (Some((from, after)), Some((to, _))) =
-            (rest.split_first_chunk::<WORD>(), output.split_first_chunk_mut::<WORD>())
-        {
-            let word = u64::from_le_bytes(*from);
-            // Copied whole, though only what precedes the stop counts: cheaper than asking.
-            *to = *from;
+        if let Some((bytes, after)) = rest.split_first_chunk::<WORD>() {
+            let word = u64::from_le_bytes(*bytes);
             let stops = stops(word);
+            // Copied whole, then shortened to what precedes the stop: a copy of constant length
+            // is one instruction, one of variable length is a call.
+            output.extend_from_slice(bytes);
             if stops == 0 {
                 high |= word;
                 rest = after;
-                output = output.get_mut(WORD..)?;
-                length += WORD;
                 continue;
             }
-            high |= word & ((stops & stops.wrapping_neg()) - 1);
             let count = stops.trailing_zeros() as usize / WORD;
-            length += count;
-            output = output.get_mut(count..)?;
-            match rest.get(count..)? {
-                [b'"', after @ ..] => return Some((length, after, high & HIGH == 0)),
-                [b'\\', escape @ ..] => {
-                    let (char, after) = self::escape(escape)?;
-                    rest = after;
-                    let size = char.len_utf8();
-                    if size == 1 {
-                        *output.first_mut()? = char as u8;
-                    } else {
-                        high |= HIGH;
-                        char.encode_utf8(output.get_mut(..4)?);
-                    }
-                    output = output.get_mut(size..)?;
-                    length += size;
-                }
-                _ => return None,
-            }
-            if output.len() < 2 * WORD {
-                break;
-            }
+            output.truncate(output.len() - WORD + count);
+            high |= word & ((stops & stops.wrapping_neg()) - 1);
+            rest = rest.get(count..)?;
+        } else {
+            let (count, ascii) = text_run(rest);
+            output.extend_from_slice(rest.get(..count)?);
+            high |= if ascii { 0 } else { HIGH };
+            rest = rest.get(count..)?;
         }
-        if rest.len() < WORD {
-            return unescape_tail(rest, length, high & HIGH == 0, buffer);
-        }
-    }
-}
-
-/// The last few bytes of an input that ends with the string.
-fn unescape_tail<'a>(
-    input: &'a [u8],
-    mut length: usize,
-    mut ascii: bool,
-    buffer: &mut Vec<u8>,
-) -> Option<(usize, &'a [u8], bool)> {
-    let mut rest = input;
-    buffer.truncate(length);
-    loop {
-        let (count, plain) = text_run(rest);
-        buffer.extend_from_slice(rest.get(..count)?);
-        ascii &= plain;
-        match rest.get(count..)? {
-            [b'"', after @ ..] => {
-                length = buffer.len();
-                return Some((length, after, ascii));
-            }
-            [b'\\', escape @ ..] => {
-                let (char, after) = self::escape(escape)?;
-                buffer.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-                ascii &= char.is_ascii();
+        match rest {
+            [b'"', after @ ..] => return Some((after, high & HIGH == 0)),
+            [b'\\', after @ ..] => {
+                let (char, after) = escape(after)?;
+                high |= if char.is_ascii() { 0 } else { HIGH };
+                output.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
                 rest = after;
             }
             _ => return None,
