@@ -18,6 +18,7 @@ cases() ->
     [
         messages_go_both_ways,
         a_byte_at_a_time,
+        any_chunking,
         carriage_returns_and_empty_lines,
         length_prefixed_frames,
         largest_frame,
@@ -95,6 +96,10 @@ a_byte_at_a_time(Config) ->
     Text = <<"first line\r\nsecond\n">>,
     [ok = gen_tcp:send(Peer, <<Byte>>) || <<Byte>> <= Text],
     ?assertEqual([<<"first line">>, <<"second">>], receive_frames(Conn, 2)).
+
+any_chunking(Config) ->
+    Property = stream_props:prop_any_chunking(fun(Options) -> raw_pair(Config, Options) end),
+    ?assert(proper:quickcheck(Property, [{numtests, 200}, {to_file, user}])).
 
 carriage_returns_and_empty_lines(Config) ->
     {Conn, Peer} = raw_pair(Config, #{}),

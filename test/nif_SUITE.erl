@@ -1,0 +1,223 @@
+%% What only the native library can get wrong: its terms, its loading, what it leaves behind.
+-module(nif_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-define(WAIT, 10000).
+
+all() ->
+    [
+        garbage_arguments,
+        arguments_of_other_resources,
+        reload_is_refused,
+        purge_leaves_connections_alone,
+        collected_connection_closes,
+        collected_listener_closes,
+        only_the_owner_gives,
+        given_to_the_dead,
+        frames_outlive_their_connection,
+        nothing_is_left,
+        log_reaches_logger,
+        workers
+    ].
+
+init_per_suite(Config) ->
+    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    loaded = erlmcp_native_nif:status(),
+    [{started, Started} | Config].
+
+end_per_suite(Config) ->
+    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
+    ok.
+
+%% Every exported function with terms of every kind in every place: `badarg', an error term or a
+%% lawful result, and the node lives.
+garbage_arguments(_) ->
+    Functions = [
+        {F, A}
+     || {F, A} <- erlmcp_native_nif:module_info(exports),
+        F =/= module_info,
+        F =/= status,
+        F =/= set_workers
+    ],
+    ?assert(length(Functions) > 10),
+    [call(F, Args) || {F, A} <- Functions, Args <- arguments(A)],
+    ?assertEqual(loaded, erlmcp_native_nif:status()).
+
+call(Function, Args) ->
+    try
+        apply(erlmcp_native_nif, Function, Args)
+    catch
+        error:badarg -> ok
+    end.
+
+arguments(0) -> [[]];
+arguments(N) -> [[Term | Rest] || Term <- garbage(), Rest <- arguments(N - 1)].
+
+garbage() ->
+    [
+        atom, 0, -1, 1 bsl 80, 1.5, <<>>, <<"text">>, <<1:3>>, "list", [a | b], {}, {a, b}, #{},
+        #{a => 1}, self(), make_ref(), fun() -> ok end
+    ].
+
+arguments_of_other_resources(_) ->
+    {_, Connection} = open(1),
+    {ok, _, Listener} = listen(),
+    ?assertError(badarg, erlmcp_native_nif:connection_take(Listener, 1, 1)),
+    ?assertError(badarg, erlmcp_native_nif:listener_accept(Connection, 1)),
+    ?assertError(badarg, erlmcp_native_nif:connection_take(Connection, -1, 1)),
+    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, [not_iodata])),
+    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, <<1:1>>)),
+    ?assertError(badarg, erlmcp_native_nif:connection_open(#{port => 1}, #{})).
+
+reload_is_refused(_) ->
+    ?assertMatch({error, on_load_failure}, code:load_file(erlmcp_native_nif)),
+    ?assertEqual(loaded, erlmcp_native_nif:status()),
+    ?assertMatch([_ | _], erlmcp_native_nif:metrics_read()).
+
+purge_leaves_connections_alone(_) ->
+    {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{path => nif, active => true}),
+    {Client, Server} = pair(Listener),
+    ?assertEqual(false, code:purge(erlmcp_native_nif)),
+    ok = erlmcp_native:send(Client, <<"still here">>),
+    receive
+        {erlmcp_native, Server, {frames, [<<"still here">>]}} -> ok
+    after ?WAIT -> ct:fail(lost)
+    end.
+
+collected_connection_closes(_) ->
+    {Listen, Port} = plain_listener(),
+    {Pid, Monitor} = spawn_monitor(fun() -> _ = open(Port), receive forget -> ok end,
+        true = garbage_collect(), receive stop -> ok end end),
+    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    ?assertEqual({error, timeout}, gen_tcp:recv(Peer, 0, 50)),
+    Pid ! forget,
+    ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)),
+    Pid ! stop,
+    receive {'DOWN', Monitor, _, _, normal} -> ok end.
+
+collected_listener_closes(_) ->
+    Test = self(),
+    Pid = spawn_link(fun() ->
+        Port = abandoned_listener(),
+        true = garbage_collect(),
+        Test ! {abandoned, Port},
+        receive stop -> ok end
+    end),
+    Port = receive {abandoned, P} -> P after ?WAIT -> ct:fail(no_port) end,
+    refused_at_last(Port, erlang:monotonic_time(millisecond) + ?WAIT),
+    Pid ! stop.
+
+%% The VM frees resources after the collection, not within it.
+refused_at_last(Port, Deadline) ->
+    case gen_tcp:connect({127, 0, 0, 1}, Port, []) of
+        {error, econnrefused} ->
+            ok;
+        {ok, Socket} ->
+            ok = gen_tcp:close(Socket),
+            erlang:monotonic_time(millisecond) < Deadline orelse ct:fail(alive),
+            refused_at_last(Port, Deadline)
+    end.
+
+abandoned_listener() ->
+    {ok, _, Listener} = listen(),
+    {_, Port} = erlmcp_native_nif:listener_sockname(Listener),
+    Port.
+
+only_the_owner_gives(_) ->
+    {_, Connection} = open(1),
+    Test = self(),
+    spawn_link(fun() -> Test ! {result, catch erlmcp_native_nif:connection_give(Connection, self())} end),
+    receive {result, Result} -> ?assertMatch({'EXIT', {badarg, _}}, Result) end.
+
+given_to_the_dead(_) ->
+    {Listen, Port} = plain_listener(),
+    {_, Connection} = open(Port),
+    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    {Dead, Monitor} = spawn_monitor(fun() -> ok end),
+    receive {'DOWN', Monitor, _, _, _} -> ok end,
+    ok = erlmcp_native_nif:connection_give(Connection, Dead),
+    ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)).
+
+frames_outlive_their_connection(_) ->
+    {Listen, Port} = plain_listener(),
+    {ok, Conn} = erlmcp_native:connect(#{port => Port}, #{path => nif, active => true}),
+    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    Frames = [binary:copy(<<C>>, 1000) || C <- lists:seq($a, $z)],
+    ok = gen_tcp:send(Peer, [[F, $\n] || F <- Frames]),
+    ok = gen_tcp:close(Peer),
+    ?assertEqual(Frames, until_down(Conn, [])),
+    garbage_collect().
+
+nothing_is_left(_) ->
+    eventually_zero([native_connections, native_tasks, native_listeners, native_blocks]).
+
+log_reaches_logger(_) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{receiver => self()}}),
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, debug),
+    ok = erlmcp_native_log:set_level(debug),
+    {_, _} = open(1),
+    receive
+        {logged, debug, Text} -> ?assertMatch({match, _}, re:run(Text, "not connected"))
+    after ?WAIT -> ct:fail(no_log)
+    end,
+    ok = erlmcp_native_log:set_level(warning),
+    ok = logger:set_primary_config(level, Level),
+    ok = logger:remove_handler(?MODULE).
+
+%% logger handler
+log(#{level := Level, msg := {Format, Args}, meta := #{domain := [erlmcp_native, native]}}, #{config := #{receiver := Pid}}) ->
+    Pid ! {logged, Level, io_lib:format(Format, Args)};
+log(_, _) ->
+    ok.
+
+workers(_) ->
+    %% The runtime runs: the number is taken for nothing any more.
+    ?assertEqual(false, erlmcp_native_nif:set_workers(2)),
+    [?assertError(badarg, erlmcp_native_nif:set_workers(N)) || N <- [0, 1025, -1, many]].
+
+%% Helpers
+
+open(Port) ->
+    {ok, Options} = erlmcp_native_options:connection(#{}),
+    erlmcp_native_nif:connection_open(#{host => {127, 0, 0, 1}, port => Port}, Options).
+
+listen() ->
+    {ok, Options} = erlmcp_native_options:listener(#{}),
+    erlmcp_native_nif:listener_open(#{host => {127, 0, 0, 1}, port => 0}, Options).
+
+plain_listener() ->
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listen),
+    {Listen, Port}.
+
+pair(Listener) ->
+    {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
+    {ok, Client} = erlmcp_native:connect(#{port => Port}, #{path => nif, active => true}),
+    ok = erlmcp_native:await_connected(Client, ?WAIT),
+    receive {erlmcp_native, Listener, {accepted, Server}} -> {Client, Server} after ?WAIT -> ct:fail(none) end.
+
+until_down(Conn, Acc) ->
+    receive
+        {erlmcp_native, Conn, {frames, Frames}} -> until_down(Conn, [Frames | Acc]);
+        {erlmcp_native, Conn, {down, _, _}} -> lists:append(lists:reverse(Acc));
+        {erlmcp_native, Conn, _} -> until_down(Conn, Acc)
+    after ?WAIT -> ct:fail(no_end)
+    end.
+
+eventually_zero(Gauges) ->
+    eventually_zero(Gauges, erlang:monotonic_time(millisecond) + ?WAIT).
+
+eventually_zero(Gauges, Deadline) ->
+    [garbage_collect(Pid) || Pid <- processes()],
+    Overview = erlmcp_native:overview(),
+    case [{Gauge, Value} || Gauge <- Gauges, #{value := Value} <- [maps:get(Gauge, Overview)], Value > 0] of
+        [] ->
+            ok;
+        Left ->
+            erlang:monotonic_time(millisecond) < Deadline orelse ct:fail({left, Left}),
+            receive after 10 -> eventually_zero(Gauges, Deadline) end
+    end.
