@@ -277,8 +277,10 @@ where
         shared: shared.clone(),
         reason: Error::Panic,
     };
+    // In a box of its own: what dialling and a handshake need is not kept while the connection lives.
+    let establishing = Box::pin(establish(shared.clone()));
     let established = tokio::select! {
-        result = establish(shared.clone()) => result,
+        result = establishing => result,
         () = shared.closed() => Err(Error::Closed),
     };
     match established {

@@ -54,7 +54,8 @@ impl Driver {
         };
         self.reader.drop_buffer();
         if matches!(reason, Error::Closed | Error::FrameTooLarge) {
-            self.finish().await;
+            // In a box: an open connection should not hold room for its end.
+            Box::pin(self.finish()).await;
         }
         reason
     }
