@@ -289,7 +289,9 @@ named(_, {error, _} = Error, _) -> Error.
 %% The options of the process itself, apart from those of its socket.
 own(Options, More, Acc) when is_map(Options) ->
     Defaults = More#{owner => self(), active => false, path => default},
-    {Own, Rest} = {maps:with(maps:keys(Defaults), Options), maps:without(maps:keys(Defaults), Options)},
+    Keys = maps:keys(Defaults),
+    Own = maps:with(Keys, Options),
+    Rest = maps:without(Keys, Options),
     case [KV || {Key, Value} = KV <- maps:to_list(Own), not valid(Key, Value)] of
         [] -> reconnect(maps:merge(Defaults, Own), Acc#{rest => Rest});
         [{Key, Value} | _] -> {error, {option, Key, Value}}

@@ -77,9 +77,9 @@ try_again(#backoff{attempts = N, options = #{min_ms := Min, max_ms := Max}} = Ba
     Ceiling = min(Max, Min bsl min(N - 1, 20)),
     {rand:uniform(Ceiling + 1) - 1, Backoff#backoff{attempts = N + 1}}.
 
-forget_if_stable(NowMs, #backoff{connected_at = At, options = #{stable_ms := Stable}} = Backoff) when
-    is_integer(At), NowMs - At >= Stable
-->
+forget_if_stable(
+    NowMs, #backoff{connected_at = At, options = #{stable_ms := Stable}} = Backoff
+) when is_integer(At), NowMs - At >= Stable ->
     Backoff#backoff{attempts = 0, connected_at = undefined};
 forget_if_stable(_, Backoff) ->
     Backoff#backoff{connected_at = undefined}.

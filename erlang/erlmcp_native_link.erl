@@ -88,7 +88,11 @@ handle_info(_, _) ->
 
 %% @doc Takes at most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes.
 -spec take(link(), MaxItems :: pos_integer(), MaxBytes :: pos_integer()) ->
-    {[erlmcp_native_path:item()], more | empty | eof | {down, erlmcp_native:reason(), next()}, link()}.
+    {
+        [erlmcp_native_path:item()],
+        more | empty | eof | {down, erlmcp_native:reason(), next()},
+        link()
+    }.
 take(#link{phase = open, path = Path, socket = Socket} = Link, MaxItems, MaxBytes) ->
     {Items, Status, Next} = Path:take(Socket, MaxItems, MaxBytes),
     Taken = Link#link{socket = Next},

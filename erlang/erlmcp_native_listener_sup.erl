@@ -11,7 +11,8 @@ start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
 %% @doc Starts the process of a listener.
--spec start_listener(erlmcp_native_listener:config()) -> {ok, pid()} | {error, erlmcp_native:reason()}.
+-spec start_listener(erlmcp_native_listener:config()) ->
+    {ok, pid()} | {error, erlmcp_native:reason()}.
 start_listener(Config) ->
     supervisor:start_child(?MODULE, [Config]).
 

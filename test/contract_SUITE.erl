@@ -283,7 +283,7 @@ slow_owner_is_bounded(Config) ->
     {ok, #{socket := #{inbound_bytes := Waiting}}} = erlmcp_native:info(Conn),
     ?assert(Waiting < 65536 + 2 * 262144),
     ?assertEqual(Count, count_frames(Conn, Count)),
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(stuck) end.
+    ended(Monitor).
 
 peer_that_says_nothing(Config) ->
     {Conn, _Peer} = raw_pair(Config, #{}),
@@ -302,7 +302,7 @@ close_twice(Config) ->
     {Conn, _Peer} = raw_pair(Config, #{}),
     Monitor = monitor(process, Conn),
     ok = erlmcp_native:close(Conn),
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end,
+    ended(Monitor),
     ok = erlmcp_native:close(Conn),
     ?assertEqual({error, closed}, erlmcp_native:send(Conn, <<"x">>)),
     ?assertEqual({error, closed}, erlmcp_native:take(Conn, 1)),
@@ -324,7 +324,7 @@ owner_killed_with_data_in_flight(Config) ->
     {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
     ok = gen_tcp:send(Peer, binary:copy(<<"data\n">>, 10000)),
     exit(Owner, kill),
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end,
+    ended(Monitor),
     ?assertMatch({error, _}, gen_tcp:recv(Peer, 0, ?WAIT)),
     no_native_connections().
 
@@ -372,11 +372,9 @@ sender_from_another_process(Config) ->
             none -> Conn;
             Direct -> Direct
         end,
-    Senders = [
-        spawn_monitor(fun() -> [ok = erlmcp_native:send(Sender, <<Id>>) || _ <- lists:seq(1, 100)] end)
-     || Id <- lists:seq($a, $j)
-    ],
-    [receive {'DOWN', Ref, _, _, normal} -> ok after ?WAIT -> ct:fail(stuck) end || {_, Ref} <- Senders],
+    Send = fun(Id) -> [ok = erlmcp_native:send(Sender, <<Id>>) || _ <- lists:seq(1, 100)] end,
+    Senders = [spawn_monitor(fun() -> Send(Id) end) || Id <- lists:seq($a, $j)],
+    [ended(Ref) || {_, Ref} <- Senders],
     {ok, Lines} = gen_tcp:recv(Peer, 2000, ?WAIT),
     Counts = [length(binary:matches(Lines, <<Id, "\n">>)) || Id <- lists:seq($a, $j)],
     ?assertEqual(lists:duplicate(10, 100), Counts).
@@ -427,7 +425,8 @@ bind_address(Config) ->
 port_in_use(Config) ->
     {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
     {ok, Port} = inet:port(Listen),
-    ?assertEqual({error, address_in_use}, erlmcp_native:listen(#{port => Port}, options(Config, #{}))).
+    Result = erlmcp_native:listen(#{port => Port}, options(Config, #{})),
+    ?assertEqual({error, address_in_use}, Result).
 
 listener_outlives_nothing(Config) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, options(Config, #{})),
@@ -442,7 +441,7 @@ listener_outlives_nothing(Config) ->
     {ok, Owned} = erlmcp_native:listen(#{port => 0}, options(Config, #{owner => Owner})),
     Monitor = monitor(process, Owned),
     Owner ! stop,
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end.
+    ended(Monitor).
 
 max_connections(Config) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, options(Config, #{max_connections => 2})),
@@ -475,14 +474,20 @@ handler_per_connection(Config) ->
     [?assertEqual({ok, <<"echo\n">>}, gen_tcp:recv(Peer, 5, ?WAIT)) || Peer <- Peers].
 
 start_echo() ->
-    {ok, spawn(fun() -> receive {erlmcp_native_socket, P, S} -> echo(erlmcp_native_link:adopt(P, S)) end end)}.
+    {ok,
+        spawn(fun() ->
+            receive
+                {erlmcp_native_socket, Path, Socket} ->
+                    echo(erlmcp_native_link:adopt(Path, Socket))
+            end
+        end)}.
 
 echo({Events, Link}) ->
     case lists:member(readable, Events) of
         true ->
             {Frames, _, Taken} = erlmcp_native_link:take(Link, 100, 100000),
-            Sent = lists:foldl(fun(F, L) -> element(2, erlmcp_native_link:send(F, L)) end, Taken, Frames),
-            echo({[], Sent});
+            Send = fun(Frame, Acc) -> element(2, erlmcp_native_link:send(Frame, Acc)) end,
+            echo({[], lists:foldl(Send, Taken, Frames)});
         false ->
             receive Msg -> echo(erlmcp_native_link:handle_info(Msg, Link)) end
     end.
@@ -500,7 +505,7 @@ thousand_closed_at_once(Config) ->
     ],
     Monitors = [monitor(process, Server) || {_, Server} <- Conns],
     [spawn(fun() -> erlmcp_native:close(Client) end) || {Client, _} <- Conns],
-    [receive {'DOWN', M, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end || M <- Monitors],
+    [ended(M) || M <- Monitors],
     no_native_connections().
 
 unix_path(Config) ->
@@ -512,7 +517,8 @@ unix_path(Config) ->
 unix_abstract(Config) ->
     case os:type() of
         {unix, linux} ->
-            Name = iolist_to_binary(["erlmcp_native", integer_to_list(erlang:unique_integer([positive]))]),
+            Unique = integer_to_list(erlang:unique_integer([positive])),
+            Name = iolist_to_binary(["erlmcp_native", Unique, os:getpid()]),
             unix(Config, #{abstract => Name}, {abstract, Name});
         _ ->
             {comment, "abstract names are Linux's own"}
@@ -541,13 +547,15 @@ unix_stale_file(Config) ->
     closed_listener(Listener),
     eventually(fun() -> not exists(File) end),
     ok = file:write_file(File, <<"not a socket">>),
-    ?assertEqual({error, address_in_use}, erlmcp_native:listen(#{path => File}, options(Config, #{}))),
+    Result = erlmcp_native:listen(#{path => File}, options(Config, #{})),
+    ?assertEqual({error, address_in_use}, Result),
     ok = file:delete(File).
 
 %% Reconnecting
 
 reconnects(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}]),
+    Passive = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}],
+    {ok, Listen} = gen_tcp:listen(0, Passive),
     {ok, Port} = inet:port(Listen),
     Reconnect = #{min_ms => 5, max_ms => 20},
     {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, #{reconnect => Reconnect})),
@@ -559,7 +567,7 @@ reconnects(Config) ->
     ok = gen_tcp:close(First),
     ?assertEqual({down, closed, {retry_in, 0}}, receive_event(Conn)),
     ?assertMatch({down, refused, {retry_in, _}}, receive_event(Conn)),
-    {ok, Again} = gen_tcp:listen(Port, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}]),
+    {ok, Again} = gen_tcp:listen(Port, Passive),
     {ok, Second} = gen_tcp:accept(Again, ?WAIT),
     ?assertEqual(connected, receive_until(Conn, connected)),
     ok = erlmcp_native:send(Conn, <<"after">>),
@@ -593,7 +601,9 @@ options_are_checked(Config) ->
     ],
     [
         ?assertEqual(Refused(Key, Value), Listen(#{Key => Value}))
-     || {Key, Value} <- [{handler, m}, {max_connections, 0}, {backlog, 0}, {reconnect, true}, {bind, any}]
+     || {Key, Value} <- [
+            {handler, m}, {max_connections, 0}, {backlog, 0}, {reconnect, true}, {bind, any}
+        ]
     ],
     ?assertEqual(Refused({reconnect, min_ms}, 0), Connect(#{reconnect => #{min_ms => 0}})),
     ?assertEqual(Refused({tls, verify}, maybe), Connect(#{tls => #{verify => maybe}})),
@@ -661,7 +671,8 @@ pair(Config, ClientOptions, ListenOptions) ->
 
 %% A connection of the path under test and a plain socket as its peer.
 raw_pair(Config, Options) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {nodelay, true}]),
+    Passive = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {nodelay, true}],
+    {ok, Listen} = gen_tcp:listen(0, Passive),
     {ok, Port} = inet:port(Listen),
     {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, Options)),
     {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
@@ -678,10 +689,16 @@ accepted(Listener) ->
     connected = receive_event(Conn),
     Conn.
 
+ended(Monitor) ->
+    receive
+        {'DOWN', Monitor, _, _, normal} -> ok
+    after ?WAIT -> ct:fail(alive)
+    end.
+
 closed_listener(Listener) ->
     Monitor = monitor(process, Listener),
     ok = erlmcp_native:close(Listener),
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end.
+    ended(Monitor).
 
 receive_event(Conn) ->
     receive
@@ -734,8 +751,13 @@ pass_to(Conn, Next, {[Current | _] = Owners, Conn}) ->
 
 collect({[Last | _] = Owners, _}, _, Count) ->
     Last ! {stop_at, Count},
-    Parts = [receive {Owner, Part} -> Part after ?WAIT -> ct:fail(lost) end || Owner <- lists:reverse(Owners)],
-    lists:append(Parts).
+    Part = fun(Owner) ->
+        receive
+            {Owner, Numbers} -> Numbers
+        after ?WAIT -> ct:fail(lost)
+        end
+    end,
+    lists:flatmap(Part, lists:reverse(Owners)).
 
 numbers(Conn, Acc) ->
     receive

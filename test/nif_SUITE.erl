@@ -129,7 +129,8 @@ abandoned_listener() ->
 only_the_owner_gives(_) ->
     {_, Connection} = open(1),
     Test = self(),
-    spawn_link(fun() -> Test ! {result, catch erlmcp_native_nif:connection_give(Connection, self())} end),
+    Give = fun() -> catch erlmcp_native_nif:connection_give(Connection, self()) end,
+    spawn_link(fun() -> Test ! {result, Give()} end),
     receive {result, Result} -> ?assertMatch({'EXIT', {badarg, _}}, Result) end.
 
 given_to_the_dead(_) ->
@@ -169,7 +170,8 @@ log_reaches_logger(_) ->
     ok = logger:remove_handler(?MODULE).
 
 %% logger handler
-log(#{level := Level, msg := {Format, Args}, meta := #{domain := [erlmcp_native, native]}}, #{config := #{receiver := Pid}}) ->
+log(#{meta := #{domain := [erlmcp_native, native]}} = Event, #{config := #{receiver := Pid}}) ->
+    #{level := Level, msg := {Format, Args}} = Event,
     Pid ! {logged, Level, io_lib:format(Format, Args)};
 log(_, _) ->
     ok.
@@ -198,7 +200,10 @@ pair(Listener) ->
     {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
     {ok, Client} = erlmcp_native:connect(#{port => Port}, #{path => nif, active => true}),
     ok = erlmcp_native:await_connected(Client, ?WAIT),
-    receive {erlmcp_native, Listener, {accepted, Server}} -> {Client, Server} after ?WAIT -> ct:fail(none) end.
+    receive
+        {erlmcp_native, Listener, {accepted, Server}} -> {Client, Server}
+    after ?WAIT -> ct:fail(none)
+    end.
 
 until_down(Conn, Acc) ->
     receive
@@ -214,7 +219,8 @@ eventually_zero(Gauges) ->
 eventually_zero(Gauges, Deadline) ->
     [garbage_collect(Pid) || Pid <- processes()],
     Overview = erlmcp_native:overview(),
-    case [{Gauge, Value} || Gauge <- Gauges, #{value := Value} <- [maps:get(Gauge, Overview)], Value > 0] of
+    Values = [{Gauge, maps:get(value, maps:get(Gauge, Overview))} || Gauge <- Gauges],
+    case [Counted || {_, Value} = Counted <- Values, Value > 0] of
         [] ->
             ok;
         Left ->

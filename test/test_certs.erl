@@ -76,12 +76,12 @@ validity({From, To}) ->
     #'Validity'{notBefore = time(From), notAfter = time(To)}.
 
 time({Year, Month, Day}) ->
-    {utcTime, lists:flatten(io_lib:format("~2..0b~2..0b~2..0b000000Z", [Year rem 100, Month, Day]))}.
+    Text = io_lib:format("~2..0b~2..0b~2..0b000000Z", [Year rem 100, Month, Day]),
+    {utcTime, lists:flatten(Text)}.
 
 name(Common) ->
-    {rdnSequence, [
-        [#'AttributeTypeAndValue'{type = ?'id-at-commonName', value = {utf8String, list_to_binary(Common)}}]
-    ]}.
+    Value = {utf8String, list_to_binary(Common)},
+    {rdnSequence, [[#'AttributeTypeAndValue'{type = ?'id-at-commonName', value = Value}]]}.
 
 extension(Id, Value) ->
     #'Extension'{extnID = Id, critical = Id =/= ?'id-ce-subjectAltName', extnValue = Value}.

@@ -69,7 +69,8 @@ messages_go_both_ways(Config) ->
     echo(Client, Server).
 
 over_a_unix_socket(Config) ->
-    Name = iolist_to_binary(["tls", integer_to_list(erlang:unique_integer([positive])), os:getpid()]),
+    Unique = integer_to_list(erlang:unique_integer([positive])),
+    Name = iolist_to_binary(["tls", Unique, os:getpid()]),
     Endpoint =
         case os:type() of
             {unix, linux} -> #{abstract => Name};
@@ -128,7 +129,8 @@ address_as_name(Config) ->
     ?assertEqual({error, {tls, hostname_mismatch}}, dial(Config, trusting(Config), "other", Host)).
 
 verification_off(Config) ->
-    [?assertEqual(ok, dial(Config, #{verify => none}, Name)) || Name <- ["self", "expired", "other"]].
+    Names = ["self", "expired", "other"],
+    [?assertEqual(ok, dial(Config, #{verify => none}, Name)) || Name <- Names].
 
 mutual(Config) ->
     Own = #{certfile => file(Config, "client.pem"), keyfile => file(Config, "client.key")},
@@ -158,7 +160,8 @@ oldest_version(Config) ->
         erlmcp_native:await_connected(Conn, ?WAIT)
     end,
     ?assertEqual(ok, Dial(trusting(Config))),
-    ?assertEqual({error, {tls, protocol_version}}, Dial((trusting(Config))#{min_version => 'tlsv1.3'})).
+    Only13 = (trusting(Config))#{min_version => 'tlsv1.3'},
+    ?assertEqual({error, {tls, protocol_version}}, Dial(Only13)).
 
 peer_certificate(Config) ->
     {Client, Server} = pair(Config, trusting(Config), #{}),

@@ -1,0 +1,323 @@
+%% @doc The `beam' path: connections in pure Erlang, with `gen_tcp' and `ssl'.
+%%
+%% Raw mode, one chunk at a time, all newlines of a chunk found at once. `{active, once}' is set
+%% again only when every frame of the chunk has been taken, so a slow owner costs a chunk and
+%% the beginning of a frame, and its peer feels it.
+%%
+%% Where this path differs from `nif', which reads on while it writes:
+%% <ul>
+%% <li>A send that meets a broken connection ends it, with what the kernel had received and not
+%% delivered yet.</li>
+%% <li>`ssl' answers the peer's close_notify with its own: over TLS `half_close' makes no
+%% difference, the connection is `closed'. A reset is reported as `closed' too.</li>
+%% <li>After `{eof, armed}' the loss of the connection shows only when something is sent.</li>
+%% </ul>
+%% Bytes after the last complete frame are dropped at the end of the stream, and the reason stays
+%% `closed'.
+-module(erlmcp_native_beam_path).
+
+-behaviour(erlmcp_native_path).
+
+-export([open/2, take/3, send/2, sender/1, handle_info/2, close/1, give/2, info/1]).
+-export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
+-export([accepted/3]).
+
+-export_type([socket/0, listener/0]).
+
+%% How often a full queue is looked at. The intervals double, so the notice is late by no more
+%% than the time that has already passed; `inet' offers a notice of its low watermark to none
+%% but the callers that it has suspended.
+-define(FIRST_LOOK_MS, 1).
+-define(LAST_LOOK_MS, 50).
+
+-record(socket, {
+    phase ::
+        {connecting, erlmcp_native_beam_opening:opening()}
+        | {open, erlmcp_native_beam_stream:stream()}
+        | failed,
+    options :: erlmcp_native_options:connection() | erlmcp_native_options:listener(),
+    frames :: erlmcp_native_beam_frame:frames(),
+    %% Own messages carry it.
+    tag = make_ref() :: reference(),
+    %% Given to this owner, who has not taken yet.
+    given = false :: boolean(),
+    armed = false :: boolean(),
+    %% What follows the frames.
+    loss = none :: none | eof | erlmcp_native:reason(),
+    refused = false :: boolean(),
+    look = none :: none | {Timer :: reference(), Ms :: pos_integer()},
+    ends = #{peername => undefined, sockname => undefined, peercert => undefined} :: map(),
+    frames_in = 0 :: non_neg_integer(),
+    bytes_in = 0 :: non_neg_integer(),
+    frames_out = 0 :: non_neg_integer(),
+    bytes_out = 0 :: non_neg_integer()
+}).
+
+-opaque socket() :: #socket{}.
+-type listener() :: erlmcp_native_beam_listener:listener().
+
+%% @private
+-spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, socket()}.
+open(Endpoint, Options) ->
+    {ok, new({connecting, erlmcp_native_beam_opening:dial(Endpoint, Options)}, Options, #{})}.
+
+%% @doc The socket of an accepted connection, for the listener.
+-spec accepted(
+    {connecting, erlmcp_native_beam_opening:opening()} | {open, erlmcp_native_beam_stream:stream()},
+    erlmcp_native_options:listener(),
+    Ends :: map()
+) -> socket().
+accepted(Phase, Options, Ends) ->
+    new(Phase, Options, Ends).
+
+new(Phase, Options, Ends) ->
+    S = #socket{
+        phase = Phase,
+        options = Options,
+        frames = erlmcp_native_beam_frame:new(Options)
+    },
+    S#socket{ends = maps:merge(S#socket.ends, Ends)}.
+
+%% @private
+-spec take(socket(), non_neg_integer(), non_neg_integer()) ->
+    {[erlmcp_native_path:item()], erlmcp_native_path:status(), socket()}.
+take(#socket{given = true} = S, MaxItems, MaxBytes) ->
+    take(settle_in(S), MaxItems, MaxBytes);
+take(#socket{phase = {connecting, _}} = S, _, _) ->
+    {[], connecting, S};
+take(#socket{frames = Frames0} = S0, MaxItems, MaxBytes) ->
+    {Items, Left, Frames} = erlmcp_native_beam_frame:take(Frames0, MaxItems, MaxBytes),
+    S = S0#socket{frames = Frames, frames_in = S0#socket.frames_in + length(Items)},
+    after_items(Left, Items, S).
+
+after_items(more, Items, S) ->
+    {Items, more, S};
+after_items(too_large, Items, S) ->
+    {Items, {down, frame_too_large}, lose(frame_too_large, S)};
+after_items(empty, Items, S0) ->
+    case arm(S0) of
+        #socket{loss = none} = S -> {Items, armed, S};
+        #socket{loss = eof} = S -> {Items, {eof, armed}, S};
+        #socket{loss = Reason} = S -> {Items, {down, Reason}, S}
+    end.
+
+%% The first act of a new owner.
+settle_in(S) ->
+    look_later(watch(S#socket{given = false})).
+
+watch(#socket{phase = {connecting, Opening}} = S) ->
+    S#socket{phase = {connecting, erlmcp_native_beam_opening:watch(Opening)}};
+watch(#socket{phase = {open, Stream}} = S) ->
+    S#socket{phase = {open, erlmcp_native_beam_stream:watch(Stream)}};
+watch(S) ->
+    S.
+
+arm(#socket{armed = false, loss = none, phase = {open, Stream}} = S) ->
+    case erlmcp_native_beam_stream:arm(Stream) of
+        ok -> S#socket{armed = true};
+        {error, Reason} -> lose(Reason, S)
+    end;
+arm(#socket{loss = eof} = S) ->
+    S#socket{armed = true};
+arm(S) ->
+    S.
+
+%% The first reason counts; the end of the peer's data is none yet.
+lose(Reason, #socket{loss = Loss} = S) when Loss =:= none; Loss =:= eof ->
+    S#socket{loss = Reason};
+lose(_, S) ->
+    S.
+
+%% @private
+-spec send(socket(), iodata()) -> {ok | {error, erlmcp_native:reason()}, socket()}.
+send(#socket{options = #{framing := Framing, max_frame_bytes := Max}} = S, Data) ->
+    case erlmcp_native_beam_frame:encode(Framing, Max, Data) of
+        {ok, Wire, Size} -> transmit(Wire, Size, S);
+        {error, _} = Error -> {Error, S}
+    end.
+
+transmit(_, _, #socket{phase = {connecting, _}} = S) ->
+    {{error, not_connected}, S};
+transmit(Wire, Size, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
+    Loss =:= none; Loss =:= eof
+->
+    #socket{options = #{max_queue_bytes := Max}} = S0,
+    {Result, Stream} = erlmcp_native_beam_stream:send(Stream0, Wire, Size, Max),
+    S = S0#socket{phase = {open, Stream}},
+    case Result of
+        ok ->
+            #socket{frames_out = Frames, bytes_out = Bytes} = S,
+            {ok, S#socket{frames_out = Frames + 1, bytes_out = Bytes + Size}};
+        {error, busy} ->
+            {Result, look_later(S#socket{refused = true})};
+        {error, closed} ->
+            %% Those who wait for the notice are to learn of it as well. What `inet' says of the
+            %% reason is in the mailbox already.
+            self() ! {S#socket.tag, lost},
+            {Result, S}
+    end;
+transmit(_, _, S) ->
+    {{error, closed}, S}.
+
+look_later(#socket{refused = true, look = none} = S) ->
+    look_in(?FIRST_LOOK_MS, S);
+look_later(S) ->
+    S.
+
+look_in(Ms, #socket{tag = Tag} = S) ->
+    S#socket{look = {erlang:send_after(Ms, self(), {Tag, look}), Ms}}.
+
+%% @private
+-spec sender(socket()) -> none.
+sender(_) ->
+    none.
+
+%% @private
+-spec handle_info(term(), socket()) -> {erlmcp_native_path:notice(), socket()} | unknown.
+handle_info({Tag, look}, #socket{tag = Tag} = S) ->
+    look(S);
+handle_info({Tag, lost}, #socket{tag = Tag} = S) ->
+    notice(lose(closed, S));
+handle_info(Msg, #socket{phase = {connecting, Opening}} = S) ->
+    case erlmcp_native_beam_opening:handle_info(Msg, Opening) of
+        unknown -> unknown;
+        Outcome -> {ready, watch(opened(Outcome, S))}
+    end;
+handle_info(Msg, #socket{phase = {open, Stream}} = S) ->
+    case erlmcp_native_beam_stream:handle_info(Msg, Stream) of
+        unknown -> unknown;
+        Arrival -> notice(arrived(Arrival, S))
+    end;
+handle_info(_, #socket{phase = failed}) ->
+    unknown.
+
+opened({open, Stream, Ends}, S) ->
+    S#socket{phase = {open, Stream}, ends = Ends};
+opened({failed, Reason}, S) ->
+    S#socket{phase = failed, loss = Reason}.
+
+arrived({data, Chunk}, #socket{frames = Frames, bytes_in = Bytes} = S) ->
+    S#socket{
+        frames = erlmcp_native_beam_frame:push(Chunk, Frames),
+        bytes_in = Bytes + byte_size(Chunk)
+    };
+arrived({lost, closed}, #socket{loss = none, options = #{half_close := true, tls := false}} = S) ->
+    S#socket{loss = eof};
+arrived({lost, Reason}, S) ->
+    lose(Reason, S).
+
+%% Whether the owner, who was told that nothing is left, is to be told that something is. The
+%% middle of a frame is nothing to it.
+notice(#socket{armed = false} = S) ->
+    {none, S};
+notice(#socket{frames = Frames0} = S0) ->
+    {[], Left, Frames} = erlmcp_native_beam_frame:take(Frames0, 0, 0),
+    S = S0#socket{frames = Frames, armed = false},
+    case Left of
+        empty -> notice_end(arm(S));
+        _ -> {ready, S}
+    end.
+
+notice_end(#socket{loss = none} = S) -> {none, S};
+notice_end(S) -> {ready, S#socket{armed = false}}.
+
+look(#socket{refused = true, phase = {open, Stream0}, look = {_, Ms}} = S0) ->
+    {Queued, Stream} = erlmcp_native_beam_stream:queued(Stream0),
+    S = S0#socket{phase = {open, Stream}, look = none},
+    case S of
+        #socket{loss = Loss} when Loss =/= none, Loss =/= eof ->
+            {none, S#socket{refused = false}};
+        #socket{options = #{max_queue_bytes := Max}} when Queued =< Max div 2 ->
+            {writable, S#socket{refused = false}};
+        _ ->
+            {none, look_in(min(2 * Ms, ?LAST_LOOK_MS), S)}
+    end;
+look(S) ->
+    {none, S}.
+
+%% @private
+-spec close(socket()) -> ok.
+close(#socket{phase = {connecting, Opening}}) ->
+    erlmcp_native_beam_opening:cancel(Opening);
+close(#socket{phase = {open, Stream}, options = #{linger_ms := Linger}} = S) ->
+    _ = forget_own(S),
+    erlmcp_native_beam_stream:close(Stream, Linger);
+close(#socket{phase = failed}) ->
+    ok.
+
+%% @private
+-spec give(socket(), pid()) -> {ok, socket()} | {error, erlmcp_native:reason()}.
+give(#socket{phase = {connecting, Opening0}} = S, NewOwner) ->
+    case erlmcp_native_beam_opening:give(Opening0, NewOwner) of
+        {pending, Opening} -> {ok, S#socket{phase = {connecting, Opening}, given = true}};
+        {given, Outcome} -> {ok, (opened(Outcome, S))#socket{given = true}};
+        {kept, Outcome} -> give(opened(Outcome, S), NewOwner)
+    end;
+give(#socket{phase = {open, Stream}} = S, NewOwner) ->
+    case is_process_alive(NewOwner) of
+        true ->
+            Arrivals = erlmcp_native_beam_stream:give(Stream, NewOwner),
+            Given = lists:foldl(fun arrived/2, forget_own(S), Arrivals),
+            {ok, Given#socket{armed = false, given = true}};
+        false ->
+            {error, {posix, esrch}}
+    end;
+give(S, _) ->
+    {ok, S}.
+
+%% Own messages that are under way would reach an owner that no longer knows them.
+forget_own(#socket{tag = Tag, look = Look} = S) ->
+    _ = [erlang:cancel_timer(Timer) || {Timer, _} <- [Look]],
+    receive
+        {Tag, lost} -> forget_own(lose(closed, S#socket{look = none}));
+        {Tag, look} -> forget_own(S#socket{look = none})
+    after 0 -> S#socket{look = none}
+    end.
+
+%% @private
+-spec info(socket()) -> erlmcp_native:socket_info().
+info(#socket{ends = Ends, frames = Frames} = S) ->
+    Ends#{
+        state => state(S),
+        frames_in => S#socket.frames_in,
+        bytes_in => S#socket.bytes_in,
+        frames_out => S#socket.frames_out,
+        bytes_out => S#socket.bytes_out,
+        inbound_bytes => erlmcp_native_beam_frame:waiting(Frames),
+        queue_bytes => queued(S)
+    }.
+
+state(#socket{phase = {connecting, _}}) -> connecting;
+state(#socket{loss = none}) -> open;
+state(#socket{loss = eof}) -> eof;
+state(_) -> down.
+
+queued(#socket{phase = {open, Stream}}) -> element(1, erlmcp_native_beam_stream:queued(Stream));
+queued(_) -> 0.
+
+%% @private
+-spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, listener()} | {error, erlmcp_native:reason()}.
+listen(Endpoint, Options) ->
+    erlmcp_native_beam_listener:listen(Endpoint, Options).
+
+%% @private
+-spec accept(listener(), pos_integer()) ->
+    {[socket()], armed | more | {down, erlmcp_native:reason()}, listener()}.
+accept(Listener, Max) ->
+    erlmcp_native_beam_listener:accept(Listener, Max).
+
+%% @private
+-spec listener_handle_info(term(), listener()) -> {ready | none, listener()} | unknown.
+listener_handle_info(Msg, Listener) ->
+    erlmcp_native_beam_listener:handle_info(Msg, Listener).
+
+%% @private
+-spec listener_info(listener()) -> #{sockname := erlmcp_native:address()}.
+listener_info(Listener) ->
+    erlmcp_native_beam_listener:info(Listener).
+
+%% @private
+-spec listener_close(listener()) -> ok.
+listener_close(Listener) ->
+    erlmcp_native_beam_listener:close(Listener).

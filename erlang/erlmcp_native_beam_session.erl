@@ -1,0 +1,288 @@
+%% @doc The process that stands between an owner and its TLS connection.
+%%
+%% `ssl:send/2' blocks and `ssl' gives its messages to one process; an owner must neither wait
+%% nor, when it gives the connection away or ends, lose anything. So this process is the one that
+%% `ssl' knows: it holds one chunk ahead of its owner, hands out one each time it is asked
+%% (`arm/1'), keeps what is to be sent, and closes in its own time.
+-module(erlmcp_native_beam_session).
+
+-export([enter/5, watch/1, arm/1, send/4, queued/1, give/2, transfer/2, close/2, handle_info/2]).
+
+-export_type([session/0]).
+
+%% Handed to `ssl' at a time: a few records. The queue is counted in these steps.
+-define(BATCH, 65536).
+
+%% Time for the close_notify to leave and to be answered.
+-define(GOODBYE_MS, 1000).
+
+%% Of the atomics.
+-define(QUEUED, 1).
+-define(OVER, 2).
+
+-record(session, {
+    pid :: pid(),
+    tag :: reference(),
+    shared :: atomics:atomics_ref(),
+    %% Of the owner on this process.
+    monitor = none :: reference() | none
+}).
+
+-opaque session() :: #session{}.
+
+-record(state, {
+    owner :: pid(),
+    monitor :: reference(),
+    tag :: reference(),
+    shared :: atomics:atomics_ref(),
+    socket :: ssl:sslsocket(),
+    port :: gen_tcp:socket(),
+    armed = false :: boolean(),
+    %% What has come in and not been asked for.
+    chunk = none :: binary() | none,
+    lost = none :: erlmcp_native:reason() | none,
+    sender :: pid(),
+    sending = false :: boolean(),
+    queue = queue:new() :: queue:queue({iodata(), pos_integer()})
+}).
+
+%% @doc Makes the calling process the session of a connection that it has established, active
+%% once. The process that opens the connection is told, and tells who the owner is.
+-spec enter(Opening :: pid(), Tag :: reference(), ssl:sslsocket(), gen_tcp:socket(), map()) ->
+    no_return().
+enter(Opening, Tag, Socket, Port, Ends) ->
+    Shared = atomics:new(2, []),
+    Self = self(),
+    Opening ! {Self, {tls, #session{pid = Self, tag = Tag, shared = Shared}, Ends}},
+    receive
+        {owner, Owner} ->
+            loop(#state{
+                owner = Owner,
+                monitor = monitor(process, Owner),
+                tag = Tag,
+                shared = Shared,
+                socket = Socket,
+                port = Port,
+                sender = spawn_link(fun() -> sender(Self, Socket) end)
+            })
+    end.
+
+%% @doc Watches a session that the calling process has become the owner of.
+-spec watch(session()) -> session().
+watch(#session{pid = Pid, monitor = none} = Session) ->
+    Session#session{monitor = monitor(process, Pid)};
+watch(Session) ->
+    Session.
+
+%% @doc Asks for the next chunk, or the end.
+-spec arm(session()) -> ok.
+arm(#session{pid = Pid}) ->
+    Pid ! arm,
+    ok.
+
+%% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue.
+-spec send(session(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
+    ok | {error, busy | closed}.
+send(#session{pid = Pid, shared = Shared}, Data, Size, Max) ->
+    case {atomics:get(Shared, ?OVER), atomics:get(Shared, ?QUEUED)} of
+        {1, _} ->
+            {error, closed};
+        {0, Queued} when Queued > 0, Queued + Size > Max ->
+            {error, busy};
+        _ ->
+            ok = atomics:add(Shared, ?QUEUED, Size),
+            Pid ! {send, Data, Size},
+            ok
+    end.
+
+%% @doc Bytes that wait to be sent.
+-spec queued(session()) -> non_neg_integer().
+queued(#session{shared = Shared}) ->
+    atomics:get(Shared, ?QUEUED).
+
+%% @doc Makes another process the owner. Returns what has come for the old one.
+-spec give(session(), pid()) -> [erlmcp_native_beam_stream:arrival()].
+give(#session{pid = Pid, tag = Tag, monitor = Monitor}, NewOwner) ->
+    unwatch(Monitor),
+    Given = transfer(Pid, NewOwner),
+    receive
+        {Tag, Arrival} -> [Arrival]
+    after 0 ->
+        [{lost, panic} || Given =:= kept]
+    end.
+
+%% @doc The same for a process that may not have become a session yet. `kept': it has ended.
+%% `badarg' if the caller does not own the connection.
+-spec transfer(pid(), pid()) -> given | kept.
+transfer(Pid, NewOwner) ->
+    Ref = monitor(process, Pid),
+    Pid ! {give, NewOwner, self(), Ref},
+    receive
+        {Ref, given} ->
+            demonitor(Ref, [flush]),
+            given;
+        {Ref, not_owner} ->
+            demonitor(Ref, [flush]),
+            error(badarg);
+        {'DOWN', Ref, process, _, _} ->
+            kept
+    end.
+
+%% @doc Closes: what is queued is sent first, for `LingerMs' at most.
+-spec close(session(), LingerMs :: non_neg_integer()) -> ok.
+close(#session{pid = Pid, tag = Tag, monitor = Monitor}, LingerMs) ->
+    unwatch(Monitor),
+    Pid ! {close, LingerMs},
+    receive
+        {Tag, _} -> ok
+    after 0 -> ok
+    end.
+
+%% @doc Gives meaning to a message in the owner's mailbox.
+-spec handle_info(term(), session()) -> erlmcp_native_beam_stream:arrival() | unknown.
+handle_info({Tag, Arrival}, #session{tag = Tag}) -> Arrival;
+handle_info({'DOWN', Monitor, process, _, _}, #session{monitor = Monitor}) -> {lost, panic};
+handle_info(_, _) -> unknown.
+
+unwatch(none) -> true;
+unwatch(Monitor) -> demonitor(Monitor, [flush]).
+
+loop(#state{socket = Socket, monitor = Monitor, sender = Sender} = S) ->
+    receive
+        {ssl, Socket, Chunk} -> loop(deliver(S#state{chunk = Chunk}));
+        {ssl_closed, Socket} -> loop(over(closed, S));
+        {ssl_error, Socket, Reason} -> loop(over(erlmcp_native_beam_tls:reason(Reason), S));
+        arm -> loop(deliver(S#state{armed = true}));
+        {give, NewOwner, From, Ref} -> loop(given(NewOwner, From, Ref, S));
+        {send, Data, Size} -> loop(transmit(enqueue({Data, Size}, S)));
+        {Sender, sent, Size, Result} -> loop(sent(Size, Result, S));
+        {close, LingerMs} -> closing(LingerMs, S);
+        {'DOWN', Monitor, process, _, _} -> orphaned(S)
+    end.
+
+deliver(#state{armed = true, chunk = Chunk} = S) when Chunk =/= none ->
+    ok = tell({data, Chunk}, S),
+    activate(S#state{armed = false, chunk = none});
+deliver(#state{armed = true, lost = Reason} = S) when Reason =/= none ->
+    ok = tell({lost, Reason}, S),
+    S#state{armed = false};
+deliver(S) ->
+    S.
+
+tell(Arrival, #state{owner = Owner, tag = Tag}) ->
+    Owner ! {Tag, Arrival},
+    ok.
+
+%% One chunk ahead of the owner `ssl' is always active: else it would not tell of an alert.
+activate(#state{lost = none, socket = Socket} = S) ->
+    case ssl:setopts(Socket, [{active, once}]) of
+        ok -> S;
+        {error, _} -> over(last_words(Socket), S)
+    end;
+activate(S) ->
+    S.
+
+last_words(Socket) ->
+    receive
+        {ssl_error, Socket, Reason} -> erlmcp_native_beam_tls:reason(Reason)
+    after 0 -> closed
+    end.
+
+over(Reason, #state{lost = none} = S) ->
+    deliver(drop_queue(S#state{lost = Reason}));
+over(_, S) ->
+    S.
+
+drop_queue(#state{shared = Shared} = S) ->
+    ok = atomics:put(Shared, ?OVER, 1),
+    ok = atomics:put(Shared, ?QUEUED, 0),
+    S#state{queue = queue:new()}.
+
+given(_, From, Ref, #state{owner = Owner} = S) when From =/= Owner ->
+    From ! {Ref, not_owner},
+    S;
+given(NewOwner, From, Ref, #state{monitor = Monitor} = S) ->
+    demonitor(Monitor, [flush]),
+    From ! {Ref, given},
+    S#state{owner = NewOwner, monitor = monitor(process, NewOwner), armed = false}.
+
+enqueue(Entry, #state{lost = none, queue = Queue} = S) ->
+    S#state{queue = queue:in(Entry, Queue)};
+enqueue(_, S) ->
+    S.
+
+transmit(#state{sending = false, sender = Sender, queue = Queue} = S) ->
+    case batch(Queue, [], 0) of
+        {_, 0, _} ->
+            S;
+        {Data, Size, Rest} ->
+            Sender ! {write, Data, Size},
+            S#state{sending = true, queue = Rest}
+    end;
+transmit(S) ->
+    S.
+
+batch(Queue, Acc, Size) when Size >= ?BATCH ->
+    {lists:reverse(Acc), Size, Queue};
+batch(Queue, Acc, Size) ->
+    case queue:out(Queue) of
+        {{value, {Data, More}}, Rest} -> batch(Rest, [Data | Acc], Size + More);
+        {empty, _} -> {lists:reverse(Acc), Size, Queue}
+    end.
+
+sent(Size, ok, #state{lost = none, shared = Shared} = S) ->
+    ok = atomics:sub(Shared, ?QUEUED, Size),
+    transmit(S#state{sending = false});
+sent(_, ok, S) ->
+    S#state{sending = false};
+%% The reason comes from `ssl' as a message.
+sent(_, {error, _}, S) ->
+    drop_queue(S#state{sending = false}).
+
+closing(LingerMs, #state{monitor = Monitor} = S) ->
+    demonitor(Monitor, [flush]),
+    Timer = erlang:start_timer(LingerMs, self(), linger),
+    flush(Timer, S#state{armed = false}).
+
+flush(_, #state{sending = false} = S) ->
+    goodbye(S);
+flush(Timer, #state{socket = Socket, sender = Sender} = S) ->
+    receive
+        {Sender, sent, Size, Result} ->
+            flush(Timer, sent(Size, Result, S));
+        {ssl, Socket, _} ->
+            flush(Timer, activate(S));
+        {timeout, Timer, linger} ->
+            abort(S)
+    end.
+
+%% `ssl:close/1' waits for the peer, which may take its time or never answer.
+goodbye(#state{sender = Sender, port = Port}) ->
+    Sender ! close,
+    receive
+        {Sender, closed} -> exit(shutdown)
+    after ?GOODBYE_MS ->
+        ok = gen_tcp:close(Port),
+        exit(shutdown)
+    end.
+
+%% The owner has ended. With nothing to be sent `ssl' says goodbye when this process ends; else
+%% it would wait for the peer to read.
+-spec orphaned(#state{}) -> no_return().
+orphaned(#state{sending = false}) -> exit(shutdown);
+orphaned(S) -> abort(S).
+
+-spec abort(#state{}) -> no_return().
+abort(#state{port = Port}) ->
+    ok = erlmcp_native_beam_inet:abort(Port),
+    exit(shutdown).
+
+sender(Session, Socket) ->
+    receive
+        {write, Data, Size} ->
+            Session ! {self(), sent, Size, ssl:send(Socket, Data)},
+            sender(Session, Socket);
+        close ->
+            _ = ssl:close(Socket),
+            Session ! {self(), closed}
+    end.

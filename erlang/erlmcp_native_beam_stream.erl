@@ -1,0 +1,171 @@
+%% @doc An established connection as its owner holds it: a plain socket, which it controls
+%% itself, or a TLS session.
+-module(erlmcp_native_beam_stream).
+
+-export([tcp/1, tls/1, watch/1]).
+-export([arm/1, send/4, queued/1, give/2, close/2, handle_info/2]).
+
+-export_type([stream/0, arrival/0]).
+
+%% Reads of what the peer has sent before a close, each of a chunk.
+-define(LAST_READS, 64).
+
+%% How often a socket that is being closed is asked whether its queue is empty.
+-define(FIRST_LOOK_MS, 1).
+-define(LAST_LOOK_MS, 50).
+
+-record(tcp, {
+    port :: gen_tcp:socket(),
+    %% At least as much as is queued: what was handed to the driver since it was last asked.
+    %% Asking it before each send would cost half as much as the send.
+    handed = 0 :: non_neg_integer()
+}).
+
+-record(tls, {session :: erlmcp_native_beam_session:session()}).
+
+-opaque stream() :: #tcp{} | #tls{}.
+
+-type arrival() :: {data, binary()} | {lost, erlmcp_native:reason()}.
+
+%% @doc A plain socket, passive.
+-spec tcp(gen_tcp:socket()) -> stream().
+tcp(Port) -> #tcp{port = Port}.
+
+%% @doc A TLS session.
+-spec tls(erlmcp_native_beam_session:session()) -> stream().
+tls(Session) -> #tls{session = Session}.
+
+%% @doc To be called once by each owner.
+-spec watch(stream()) -> stream().
+watch(#tcp{} = Stream) -> Stream;
+watch(#tls{session = Session}) -> #tls{session = erlmcp_native_beam_session:watch(Session)}.
+
+%% @doc Asks for one chunk, or the end, as a message.
+-spec arm(stream()) -> ok | {error, closed}.
+arm(#tcp{port = Port}) ->
+    case inet:setopts(Port, [{active, once}]) of
+        ok -> ok;
+        {error, _} -> {error, closed}
+    end;
+arm(#tls{session = Session}) ->
+    erlmcp_native_beam_session:arm(Session).
+
+%% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue. One
+%% message is always accepted into an empty queue.
+-spec send(stream(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
+    {ok | {error, busy | closed}, stream()}.
+send(#tcp{port = Port, handed = Handed} = Stream, Data, Size, Max) when Handed + Size =< Max ->
+    case gen_tcp:send(Port, Data) of
+        ok -> {ok, Stream#tcp{handed = Handed + Size}};
+        {error, _} -> {{error, closed}, Stream}
+    end;
+send(#tcp{handed = Handed} = Stream, Data, Size, Max) ->
+    case queued(Stream) of
+        {0, Empty} -> send(Empty, Data, Size, max(Size, Max));
+        {Less, Known} when Less < Handed -> send(Known, Data, Size, Max);
+        {_, Known} -> {{error, busy}, Known}
+    end;
+send(#tls{session = Session} = Stream, Data, Size, Max) ->
+    {erlmcp_native_beam_session:send(Session, Data, Size, Max), Stream}.
+
+%% @doc Bytes that wait to be sent.
+-spec queued(stream()) -> {non_neg_integer(), stream()}.
+queued(#tcp{port = Port} = Stream) ->
+    case inet:getstat(Port, [send_pend]) of
+        {ok, [{send_pend, Bytes}]} -> {Bytes, Stream#tcp{handed = Bytes}};
+        {error, _} -> {0, Stream#tcp{handed = 0}}
+    end;
+queued(#tls{session = Session} = Stream) ->
+    {erlmcp_native_beam_session:queued(Session), Stream}.
+
+%% @doc Makes another process the owner. Returns what has come for the old one, in order. `badarg'
+%% if the caller does not own the stream.
+-spec give(stream(), pid()) -> [arrival()].
+give(#tcp{port = Port}, NewOwner) ->
+    case erlang:port_info(Port, connected) of
+        {connected, Other} when Other =/= self() -> error(badarg);
+        _ -> give_port(Port, NewOwner)
+    end;
+give(#tls{session = Session}, NewOwner) ->
+    erlmcp_native_beam_session:give(Session, NewOwner).
+
+give_port(Port, NewOwner) ->
+    Arrivals = disarm(Port),
+    case gen_tcp:controlling_process(Port, NewOwner) of
+        ok -> ok;
+        %% Either the port is gone or the new owner.
+        {error, _} -> erlmcp_native_beam_inet:abort(Port)
+    end,
+    Arrivals.
+
+disarm(Port) ->
+    _ = inet:setopts(Port, [{active, false}]),
+    mailbox(Port).
+
+mailbox(Port) ->
+    receive
+        {tcp, Port, Data} -> [{data, Data} | mailbox(Port)];
+        {tcp_error, Port, Reason} -> [{lost, lost(Reason)} | mailbox(Port)];
+        {tcp_closed, Port} -> [{lost, closed} | mailbox(Port)]
+    after 0 -> []
+    end.
+
+%% @doc Closes: what is queued is sent first, for `LingerMs' at most and without holding the
+%% caller.
+-spec close(stream(), LingerMs :: non_neg_integer()) -> ok.
+close(#tcp{port = Port}, LingerMs) ->
+    _ = disarm(Port),
+    Pid = spawn(fun() ->
+        receive
+            go -> linger(Port, now_ms() + LingerMs, ?FIRST_LOOK_MS)
+        end
+    end),
+    case gen_tcp:controlling_process(Port, Pid) of
+        ok -> ok;
+        %% Closed before.
+        {error, _} -> exit(Pid, kill)
+    end,
+    Pid ! go,
+    ok;
+close(#tls{session = Session}, LingerMs) ->
+    erlmcp_native_beam_session:close(Session, LingerMs).
+
+%% The driver tells nobody but a suspended sender that its queue has room.
+linger(Port, Deadline, Wait) ->
+    case {inet:getstat(Port, [send_pend]), Deadline - now_ms()} of
+        {{ok, [{send_pend, 0}]}, _} ->
+            finish(Port);
+        {{ok, _}, Left} when Left > 0 ->
+            receive
+            after min(Left, Wait) -> linger(Port, Deadline, min(2 * Wait, ?LAST_LOOK_MS))
+            end;
+        _ ->
+            erlmcp_native_beam_inet:abort(Port)
+    end.
+
+%% Closing a socket with unread data resets the connection, and the reset can destroy what was
+%% just sent.
+finish(Port) ->
+    _ = gen_tcp:shutdown(Port, write),
+    drop(Port, ?LAST_READS),
+    gen_tcp:close(Port).
+
+drop(_, 0) ->
+    ok;
+drop(Port, Reads) ->
+    case gen_tcp:recv(Port, 0, 0) of
+        {ok, _} -> drop(Port, Reads - 1);
+        {error, _} -> ok
+    end.
+
+%% @doc Gives meaning to a message in the owner's mailbox.
+-spec handle_info(term(), stream()) -> arrival() | unknown.
+handle_info({tcp, Port, Data}, #tcp{port = Port}) -> {data, Data};
+handle_info({tcp_error, Port, Reason}, #tcp{port = Port}) -> {lost, lost(Reason)};
+handle_info({tcp_closed, Port}, #tcp{port = Port}) -> {lost, closed};
+handle_info(Msg, #tls{session = Session}) -> erlmcp_native_beam_session:handle_info(Msg, Session);
+handle_info(_, _) -> unknown.
+
+lost(Reason) -> erlmcp_native_beam_inet:reason(Reason).
+
+now_ms() -> erlang:monotonic_time(millisecond).

@@ -1,0 +1,86 @@
+%% An MCP client of a few lines over the public connection API.
+-module(demo_client).
+
+-export([connect/3, call/3, notify/3, call_many/5, close/1]).
+
+-record(client, {conn, sender, path, next = 1}).
+
+-define(WAIT, 30000).
+
+connect(Port, Path, Tls) ->
+    Options = #{path => Path, tls => Tls, active => true},
+    {ok, Conn} = erlmcp_native:connect(#{host => "localhost", port => Port}, Options),
+    ok = erlmcp_native:await_connected(Conn, ?WAIT),
+    Sender =
+        case erlmcp_native:sender(Conn) of
+            none -> Conn;
+            Direct -> Direct
+        end,
+    #client{conn = Conn, sender = Sender, path = Path}.
+
+close(#client{conn = Conn}) ->
+    erlmcp_native:close(Conn).
+
+notify(Method, Params, Client) ->
+    send(#{<<"method">> => Method, <<"params">> => Params}, Client),
+    Client.
+
+call(Method, Params, #client{next = Id} = Client) ->
+    request(Id, Method, Params, Client),
+    [Answer] = answers(Client),
+    #{<<"id">> := Id, <<"result">> := Result} = Answer,
+    {Result, Client#client{next = Id + 1}}.
+
+%% @doc Makes `Count' calls, `Window' of them in flight, and returns how long each took, in
+%% microseconds. `Check' is given each result.
+call_many(Count, Window, Call, Check, #client{next = First} = Client) ->
+    Last = First + Count - 1,
+    Started = start(First, min(Last, First + Window - 1), Call, Client, #{}),
+    Times = collect(First + Window, Last, Call, Check, Client, Started, []),
+    {Times, Client#client{next = Last + 1}}.
+
+start(Id, Last, _, _, Started) when Id > Last ->
+    Started;
+start(Id, Last, Call, Client, Started) ->
+    {Method, Params} = Call(Id),
+    Now = erlang:monotonic_time(microsecond),
+    request(Id, Method, Params, Client),
+    start(Id + 1, Last, Call, Client, Started#{Id => Now}).
+
+collect(_, _, _, _, _, Started, Times) when map_size(Started) =:= 0 ->
+    Times;
+collect(Next, Last, Call, Check, Client, Started, Times) ->
+    Answers = answers(Client),
+    Now = erlang:monotonic_time(microsecond),
+    {Left, Took} = lists:foldl(
+        fun(#{<<"id">> := Id, <<"result">> := Result}, {Acc, TimesAcc}) ->
+            Check(Id, Result),
+            {At, Rest} = maps:take(Id, Acc),
+            {Rest, [Now - At | TimesAcc]}
+        end,
+        {Started, Times},
+        Answers
+    ),
+    Until = min(Last, Next + length(Answers) - 1),
+    Again = start(Next, Until, Call, Client, Left),
+    collect(max(Next, Until + 1), Last, Call, Check, Client, Again, Took).
+
+request(Id, Method, Params, Client) ->
+    send(#{<<"id">> => Id, <<"method">> => Method, <<"params">> => Params}, Client).
+
+send(Message, #client{sender = Sender, path = Path}) ->
+    {ok, Text} = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}, #{path => Path}),
+    ok = erlmcp_native:send(Sender, Text).
+
+answers(#client{conn = Conn, path = Path}) ->
+    receive
+        {erlmcp_native, Conn, {frames, Frames}} ->
+            [decode(Frame, Path) || Frame <- Frames];
+        {erlmcp_native, Conn, {down, Reason, _}} ->
+            error({down, Reason})
+    after ?WAIT -> error(no_answer)
+    end.
+
+decode(Frame, Path) ->
+    {ok, Message} = erlmcp_native_json:decode(Frame, #{path => Path}),
+    Message.
