@@ -10,7 +10,7 @@
 
 -export_type([session/0]).
 
-%% Handed to `ssl' at a time: a few records. The queue is counted in these steps.
+%% Handed to `ssl' at a time: a few records. The queue is counted in such steps.
 -define(BATCH, 65536).
 
 %% Time for the close_notify to leave and to be answered.
@@ -154,7 +154,7 @@ loop(#state{socket = Socket, monitor = Monitor, sender = Sender} = S) ->
         {ssl_error, Socket, Reason} -> loop(over(erlmcp_native_beam_tls:reason(Reason), S));
         arm -> loop(deliver(S#state{armed = true}));
         {give, NewOwner, From, Ref} -> loop(given(NewOwner, From, Ref, S));
-        {send, Data, Size} -> loop(transmit(enqueue({Data, Size}, S)));
+        {send, Data, Size} -> loop(transmit(enqueue(Data, Size, S)));
         {Sender, sent, Size, Result} -> loop(sent(Size, Result, S));
         {close, LingerMs} -> closing(LingerMs, S);
         {'DOWN', Monitor, process, _, _} -> orphaned(S)
@@ -206,10 +206,20 @@ given(NewOwner, From, Ref, #state{monitor = Monitor} = S) ->
     From ! {Ref, given},
     S#state{owner = NewOwner, monitor = monitor(process, NewOwner), armed = false}.
 
-enqueue(Entry, #state{lost = none, queue = Queue} = S) ->
-    S#state{queue = queue:in(Entry, Queue)};
-enqueue(_, S) ->
+enqueue(Data, Size, #state{lost = none, queue = Queue} = S) when Size =< ?BATCH ->
+    S#state{queue = queue:in({Data, Size}, Queue)};
+enqueue(Data, _, #state{lost = none, queue = Queue} = S) ->
+    S#state{queue = lists:foldl(fun in_pieces/2, Queue, erlang:iolist_to_iovec(Data))};
+enqueue(_, _, S) ->
     S.
+
+%% However large a message, the driver queues all that it is handed at once.
+in_pieces(<<Piece:?BATCH/binary, Rest/binary>>, Queue) ->
+    in_pieces(Rest, queue:in({Piece, ?BATCH}, Queue));
+in_pieces(<<>>, Queue) ->
+    Queue;
+in_pieces(Piece, Queue) ->
+    queue:in({Piece, byte_size(Piece)}, Queue).
 
 transmit(#state{sending = false, sender = Sender, queue = Queue} = S) ->
     case batch(Queue, [], 0) of
@@ -244,26 +254,32 @@ closing(LingerMs, #state{monitor = Monitor} = S) ->
     Timer = erlang:start_timer(LingerMs, self(), linger),
     flush(Timer, S#state{armed = false}).
 
-flush(_, #state{sending = false} = S) ->
-    goodbye(S);
+flush(Timer, #state{sending = false, sender = Sender} = S) ->
+    Sender ! close,
+    goodbye(Timer, S);
 flush(Timer, #state{socket = Socket, sender = Sender} = S) ->
     receive
-        {Sender, sent, Size, Result} ->
-            flush(Timer, sent(Size, Result, S));
-        {ssl, Socket, _} ->
-            flush(Timer, activate(S));
-        {timeout, Timer, linger} ->
-            abort(S)
+        {Sender, sent, Size, Result} -> flush(Timer, sent(Size, Result, S));
+        {ssl, Socket, _} -> flush(Timer, activate(S));
+        {timeout, Timer, linger} -> abort(S)
     end.
 
 %% `ssl:close/1' waits for the peer, which may take its time or never answer.
-goodbye(#state{sender = Sender, port = Port}) ->
-    Sender ! close,
+goodbye(Timer, #state{sender = Sender, port = Port} = S) ->
     receive
         {Sender, closed} -> exit(shutdown)
     after ?GOODBYE_MS ->
-        ok = gen_tcp:close(Port),
+        case inet:getstat(Port, [send_pend]) of
+            {ok, [{send_pend, Left}]} when Left > 0 -> last_bytes(Timer, S);
+            _ -> gen_tcp:close(Port)
+        end,
         exit(shutdown)
+    end.
+
+last_bytes(Timer, #state{sender = Sender} = S) ->
+    receive
+        {Sender, closed} -> ok;
+        {timeout, Timer, linger} -> abort(S)
     end.
 
 %% The owner has ended. With nothing to be sent `ssl' says goodbye when this process ends; else

@@ -72,8 +72,8 @@ open(Length, #window{max_messages = Messages, max_bytes = Bytes} = Window) ->
         shut = 0
     }}.
 
-forget_read(Length, #window{unread = Unread, unread_messages = Sum, unread_bytes = Total} = Window) ->
-    case queue:out(Unread) of
+forget_read(Length, #window{unread_messages = Sum, unread_bytes = Total} = Window) ->
+    case queue:out(Window#window.unread) of
         {{value, {Messages, Bytes}}, Rest} when Sum - Messages >= Length ->
             forget_read(Length, Window#window{
                 unread = Rest,

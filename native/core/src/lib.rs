@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod options;
 pub mod outbox;
 pub mod read_size;
+pub mod scan;
 pub mod stream;
 mod sync;
 pub mod tls;

@@ -160,14 +160,9 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn put(&mut self, name: Text<'a>, value: Value<'a>) {
-        let mut plain = Vec::new();
-        let name = match name.escaped {
-            // `"\u0069d"` is the name `id`; taking it for another would let a message past a
-            // guard that looks at its envelope.
-            true => unescaped(name, &mut plain),
-            false => name.raw,
-        };
-        match name {
+        // `"\u0069d"` is the name `id`: compared as it stands, it would let a message past a
+        // guard that goes by the envelope.
+        match name.plain(&mut Vec::new()) {
             b"jsonrpc" => self.version = Some(value),
             b"id" => self.id = Some(value),
             b"method" => self.method = Some(value),
@@ -229,15 +224,5 @@ impl<'a> Members<'a> {
 }
 
 fn is_two(version: Text<'_>) -> bool {
-    match version.escaped {
-        true => unescaped(version, &mut Vec::new()) == b"2.0",
-        false => version.raw == b"2.0",
-    }
-}
-
-impl<'a> Text<'a> {
-    /// What the string stands for.
-    pub fn plain(self, buffer: &'a mut Vec<u8>) -> &'a [u8] {
-        if self.escaped { unescaped(self, buffer) } else { self.raw }
-    }
+    version.plain(&mut Vec::new()) == b"2.0"
 }

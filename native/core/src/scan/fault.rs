@@ -75,7 +75,7 @@ pub(super) fn in_string(mut input: &[u8]) -> (Reason, &[u8]) {
             // and that has been met before.
             [0..0x20 | b'"', ..] => return (Reason::UnexpectedByte, input),
             [0x20..0x80, rest @ ..] => input = rest,
-            [0x80.., ..] => match skip_char(input) {
+            [0x80..=0xff, ..] => match skip_char(input) {
                 Some(rest) => input = rest,
                 None => return (Reason::InvalidUtf8, input),
             },

@@ -1,15 +1,69 @@
 //! The tokens of JSON. Nothing here decides what a fault is called or where it lies: a token
 //! that is no token is `None`, and [`super::check`] finds the reason.
 
-/// The longest number that is read, in characters. Turning digits into an integer takes time
+/// The longest integer that is read, in characters. Turning digits into an integer takes time
 /// that grows with the square of their count, so one long number could hold a thread for
 /// minutes.
-pub const MAX_NUMBER_BYTES: usize = 4096;
+pub const MAX_INTEGER_BYTES: usize = 4096;
 
-const WORD: usize = size_of::<u64>();
-const BLOCK: usize = 64;
-const ONES: u64 = u64::MAX / 255;
-const HIGH: u64 = ONES << 7;
+/// The size of the pieces that strings are looked at in.
+pub const PIECE: usize = 16;
+
+/// What there is in a piece of a string, with a bit for each byte, the lowest for the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// The first byte that a string cannot hold as it is: quote, backslash, control character.
+    /// Only the lowest bit that is set counts.
+    pub stops: u16,
+    /// The bytes that are not ASCII.
+    pub high: u16,
+}
+
+/// A way of looking at a piece.
+pub trait Look {
+    /// Finds the bytes that count.
+    fn marks(piece: &[u8; PIECE]) -> Marks;
+}
+
+/// Looks at a piece with the arithmetic that every processor has.
+#[derive(Debug)]
+pub struct Portable;
+
+impl Look for Portable {
+    #[inline(always)]
+    fn marks(piece: &[u8; PIECE]) -> Marks {
+        let piece = u128::from_le_bytes(*piece);
+        let (low, high) = (word_marks(piece as u64), word_marks((piece >> 64) as u64));
+        Marks { stops: low.0 | high.0 << 8, high: low.1 | high.1 << 8 }
+    }
+}
+
+/// The marks of eight bytes, in two halves of eight bits.
+#[inline(always)]
+fn word_marks(word: u64) -> (u16, u16) {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    // The top bit of each byte, moved next to each other.
+    let gather = |bits: u64| ((bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u16;
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let stops = (quote.wrapping_sub(ONES) & !quote)
+        | (backslash.wrapping_sub(ONES) & !backslash)
+        | (word.wrapping_sub(ONES * 0x20) & !word);
+    (gather(stops & HIGH), gather(word & HIGH))
+}
+
+impl Marks {
+    #[inline(always)]
+    fn stop(self) -> Option<usize> {
+        (self.stops != 0).then_some(self.stops.trailing_zeros() as usize)
+    }
+
+    #[inline(always)]
+    fn ascii_before(self, stop: usize) -> bool {
+        self.high & ((1 << stop) - 1) == 0
+    }
+}
 
 /// A string, as it stands between its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +72,28 @@ pub struct Text<'a> {
     pub raw: &'a [u8],
     /// Whether there are escapes among them.
     pub escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// What the string stands for; `buffer` is overwritten where there are escapes.
+    pub fn plain<'b>(&self, buffer: &'b mut Vec<u8>) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if !self.escaped {
+            return self.raw;
+        }
+        buffer.clear();
+        let mut rest = self.raw;
+        loop {
+            let (run, stop) = rest.split_at(text_run::<Portable>(rest).0.min(rest.len()));
+            buffer.extend_from_slice(run);
+            let Some((char, after)) = stop.strip_prefix(b"\\").and_then(escape) else { break };
+            buffer.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = after;
+        }
+        buffer
+    }
 }
 
 /// A number that has the form of one; it may still be out of range.
@@ -30,35 +106,20 @@ pub struct Number<'a> {
 }
 
 impl Number<'_> {
-    /// The value where it is an integer of at most 18 digits, which is nearly always.
-    pub fn small(&self) -> Option<i64> {
-        let (digits, negative) = match self.text {
-            [b'-', digits @ ..] => (digits, true),
-            digits => (digits, false),
-        };
-        if self.float || digits.len() > 18 {
-            return None;
-        }
-        let value = digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit & 15));
-        Some(if negative { -value } else { value })
-    }
-
     /// The value as a float; `None` where it is too large to be one.
     pub fn float(&self) -> Option<f64> {
         let value: f64 = std::str::from_utf8(self.text).ok()?.parse().ok()?;
         value.is_finite().then_some(value)
     }
 
-    /// Whether the number can be represented: neither too long nor, as a float, too large.
+    /// Whether the number can be represented: an integer of not too many characters, or a float
+    /// that is not too large.
     pub fn in_range(&self) -> bool {
-        // Without an exponent it takes more than 308 digits to leave the range of a double.
-        let sure = !self.float || (self.text.len() < 308 && !self.text.iter().any(is_exponent));
-        self.text.len() <= MAX_NUMBER_BYTES && (sure || self.float().is_some())
+        match self.float {
+            true => self.float().is_some(),
+            false => self.text.len() <= MAX_INTEGER_BYTES,
+        }
     }
-}
-
-fn is_exponent(byte: &u8) -> bool {
-    matches!(byte, b'e' | b'E')
 }
 
 /// Splits off the white space at the start.
@@ -68,6 +129,29 @@ pub fn skip_space(mut input: &[u8]) -> &[u8] {
         input = rest;
     }
     input
+}
+
+/// Splits off the number at the start if it is an integer of at most 18 digits, as nearly all
+/// numbers are.
+#[inline(always)]
+pub fn small_integer(input: &[u8]) -> Option<(i64, &[u8])> {
+    let (negative, digits) = match input {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let mut value = 0i64;
+    let mut rest = digits;
+    while let [digit @ b'0'..=b'9', after @ ..] = rest {
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit & 15));
+        rest = after;
+    }
+    let more = matches!(rest, [b'.' | b'e' | b'E', ..]);
+    match digits.len() - rest.len() {
+        // What begins with a zero is more than one number, or none.
+        2.. if digits.first() == Some(&b'0') => None,
+        1..=18 if !more => Some((if negative { -value } else { value }, rest)),
+        _ => None,
+    }
 }
 
 /// Splits off the number at the start.
@@ -102,61 +186,22 @@ fn digits(input: &[u8]) -> Option<&[u8]> {
 /// How many bytes at the start may stand for themselves in a string, and whether they are all
 /// ASCII. Whether those that are not form UTF-8 is not looked at.
 #[inline(always)]
-pub fn text_run(input: &[u8]) -> (usize, bool) {
+pub fn text_run<L: Look>(input: &[u8]) -> (usize, bool) {
     let mut rest = input;
-    let mut high = 0;
-    let mut words = 0;
-    while let Some((word, after)) = rest.split_first_chunk::<WORD>() {
-        let word = u64::from_le_bytes(*word);
-        let stops = stops(word);
-        if stops != 0 {
-            let before = (stops & stops.wrapping_neg()) - 1;
-            let count = input.len() - rest.len() + stops.trailing_zeros() as usize / WORD;
-            return (count, (high | (word & before)) & HIGH == 0);
+    let mut ascii = true;
+    while let Some((piece, after)) = rest.split_first_chunk::<PIECE>() {
+        let marks = L::marks(piece);
+        if let Some(stop) = marks.stop() {
+            let count = input.len() - rest.len() + stop;
+            return (count, ascii & marks.ascii_before(stop));
         }
-        high |= word;
-        rest = after;
-        words += 1;
-        // A string that goes on for this long is worth looking at in larger pieces.
-        if words == 8 {
-            rest = plain_blocks(rest);
-        }
-    }
-    let tail = rest.iter().take_while(|byte| !is_stop(**byte));
-    let (count, tail) = tail.fold((0, 0), |(count, high), byte| (count + 1, high | byte));
-    let ascii = high & HIGH == 0 && tail < 0x80;
-    (input.len() - rest.len() + count, ascii)
-}
-
-/// Splits off whole blocks of ASCII that stands for itself.
-fn plain_blocks(input: &[u8]) -> &[u8] {
-    let mut rest = input;
-    // A fold without a way out is what the compiler turns into vector instructions.
-    while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
-        let unplain = |byte: &u8| is_stop(*byte) | (*byte >= 0x80);
-        if block.iter().fold(false, |any, byte| any | unplain(byte)) {
-            break;
-        }
+        ascii &= marks.high == 0;
         rest = after;
     }
-    rest
-}
-
-#[inline(always)]
-fn is_stop(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-}
-
-/// The high bit of each byte that a string cannot hold as it is: quote, backslash, control
-/// character. Exact up to the lowest bit that is set.
-#[inline(always)]
-fn stops(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let found = (quote.wrapping_sub(ONES) & !quote)
-        | (backslash.wrapping_sub(ONES) & !backslash)
-        | (word.wrapping_sub(ONES * 0x20) & !word);
-    found & HIGH
+    let stops = |byte: &&u8| !matches!(**byte, 0..0x20 | b'"' | b'\\');
+    let tail = rest.iter().take_while(stops);
+    let (count, high) = tail.fold((0, 0), |(count, high), byte| (count + 1, high | byte));
+    (input.len() - rest.len() + count, ascii & high.is_ascii())
 }
 
 /// Splits off the rest of a string whose opening quote has been read, with its closing quote.
@@ -165,7 +210,7 @@ pub fn string(input: &[u8]) -> Option<(Text<'_>, &[u8])> {
     let mut ascii = true;
     let mut escaped = false;
     loop {
-        let (count, plain) = text_run(rest);
+        let (count, plain) = text_run::<Portable>(rest);
         ascii &= plain;
         match rest.get(count..)? {
             [b'"', after @ ..] => {
@@ -188,18 +233,31 @@ pub fn string(input: &[u8]) -> Option<(Text<'_>, &[u8])> {
 /// U+FFFD, the replacement character.
 #[inline]
 pub fn escape(input: &[u8]) -> Option<(char, &[u8])> {
-    let [kind, rest @ ..] = input else { return None };
-    let char = match kind {
-        b'"' | b'\\' | b'/' => char::from(*kind),
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => return unicode_escape(rest),
-        _ => return None,
+    match input {
+        [b'u', rest @ ..] => unicode_escape(rest),
+        [kind, rest @ ..] => short_escape(*kind).map(|byte| (char::from(byte), rest)),
+        [] => None,
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "only while the table is made, by the compiler")]
+fn short_escape(kind: u8) -> Option<u8> {
+    // A table, because a jump for each kind is one that the processor often guesses wrong.
+    static BYTES: [u8; 256] = {
+        let mut bytes = [0; 256];
+        let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+        let mut at = 0;
+        while at < pairs.len() {
+            bytes[pairs[at] as usize] = pairs[at + 1];
+            at += 2;
+        }
+        bytes
     };
-    Some((char, rest))
+    match BYTES.get(usize::from(kind)) {
+        None | Some(0) => None,
+        Some(byte) => Some(*byte),
+    }
 }
 
 fn unicode_escape(input: &[u8]) -> Option<(char, &[u8])> {
@@ -228,40 +286,52 @@ fn hex(input: &[u8]) -> Option<(u32, &[u8])> {
 /// Reads the rest of a string whose opening quote has been read and appends what it stands for
 /// to `output`. Returns what follows the closing quote, and whether all is ASCII: what is not
 /// has not been checked to be UTF-8.
-pub fn unescape<'a>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&'a [u8], bool)> {
+pub fn unescape<'a, L: Look>(
+    input: &'a [u8],
+    output: &mut Vec<u8>,
+) -> Option<(&'a [u8], bool)> {
     let mut rest = input;
-    let mut high = 0;
+    let mut ascii = true;
     loop {
-        if let Some((bytes, after)) = rest.split_first_chunk::<WORD>() {
-            let word = u64::from_le_bytes(*bytes);
-            let stops = stops(word);
+        if let Some((piece, after)) = rest.split_first_chunk::<PIECE>() {
+            let marks = L::marks(piece);
             // Copied whole, then shortened to what precedes the stop: a copy of constant length
             // is one instruction, one of variable length is a call.
-            output.extend_from_slice(bytes);
-            if stops == 0 {
-                high |= word;
+            output.extend_from_slice(piece);
+            let Some(stop) = marks.stop() else {
+                ascii &= marks.high == 0;
                 rest = after;
                 continue;
-            }
-            let count = stops.trailing_zeros() as usize / WORD;
-            output.truncate(output.len() - WORD + count);
-            high |= word & ((stops & stops.wrapping_neg()) - 1);
-            rest = rest.get(count..)?;
+            };
+            output.truncate(output.len() - PIECE + stop);
+            ascii &= marks.ascii_before(stop);
+            rest = rest.get(stop..)?;
         } else {
-            let (count, ascii) = text_run(rest);
+            let (count, plain) = text_run::<L>(rest);
             output.extend_from_slice(rest.get(..count)?);
-            high |= if ascii { 0 } else { HIGH };
+            ascii &= plain;
             rest = rest.get(count..)?;
         }
-        match rest {
-            [b'"', after @ ..] => return Some((after, high & HIGH == 0)),
-            [b'\\', after @ ..] => {
-                let (char, after) = escape(after)?;
-                high |= if char.is_ascii() { 0 } else { HIGH };
-                output.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-                rest = after;
-            }
-            _ => return None,
+        if let [b'"', after @ ..] = rest {
+            return Some((after, ascii));
+        }
+        // Escapes often come in groups.
+        while let [b'\\', after @ ..] = rest {
+            rest = match after {
+                [kind, after @ ..] if let Some(byte) = short_escape(*kind) => {
+                    output.push(byte);
+                    after
+                }
+                _ => {
+                    let (char, after) = escape(after)?;
+                    output.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+                    ascii &= char.is_ascii();
+                    after
+                }
+            };
+        }
+        if let [0..0x20, ..] | [] = rest {
+            return None;
         }
     }
 }

@@ -1,0 +1,57 @@
+# make setup installs from Debian's packages what is missing; the targets that need it call it.
+
+.PHONY: all compile test check bench demo soak otp-matrix clean setup peers ct rust-test properties
+
+# A table and _build/bench/results.json; CASE=name measures one case.
+CASE =
+
+all: compile
+
+compile:
+	rebar3 compile
+
+setup:
+	@sh test/setup.sh
+
+peers: setup
+	@sh test/peers.sh
+
+# The last line is `N passed, N failed'.
+test: peers
+	@sh test/run.sh rust ct properties
+
+rust-test: setup
+	@sh test/run.sh rust
+
+ct: peers
+	@sh test/run.sh ct
+
+properties: peers
+	@sh test/run.sh ct properties
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	rebar3 as check do compile, xref, dialyzer
+	sh test/takeover_check.sh
+	sh test/format.sh
+	sh test/structure.sh
+
+bench: peers
+	sh bench/run.sh $(CASE)
+
+soak: peers
+	sh bench/run.sh soak
+
+demo: setup
+	sh test/demo/run.sh
+
+# The suites on OTP 27 and the newest release, each in a chroot; OTP_MATRIX_DIR says where.
+otp-matrix: peers
+	sh test/otp_matrix.sh
+
+# The chroots below _build stay: rm -r them by hand.
+clean:
+	rm -rf priv native/.library.stamp native/.takeover.stamp
+	cargo clean
+	find _build -mindepth 1 -maxdepth 1 ! -name otp -exec rm -rf {} +

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Runs the benchmarks: all but the soak, or those of the cases named; `core' stands for the
+# criterion benches of the Rust core. Results go to _build/bench/results.json.
+#
+#   bench/run.sh [CASE...]
+#
+#   REBAR_BASE_DIR  where the project is compiled to, _build otherwise
+#   SOAK_SECONDS    how long the case `soak' takes, 600 otherwise
+set -eu
+cd "$(dirname "$0")/.."
+
+build=${REBAR_BASE_DIR:-_build}
+out=$build/bench
+set -- ${1:+"$@"}
+
+fail() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+core() {
+    if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
+        cargo bench --locked -p erlmcp_core --bench frame --bench scan -- \
+            --warm-up-time 0.5 --measurement-time 1.5 --noplot
+    else
+        echo 'bench: no Rust in PATH, the benches of the core are left out'
+    fi
+}
+
+[ "$(uname -s)" = Linux ] || fail 'CPU time and memory are read from /proc: Linux only'
+
+case ${1:-} in
+    core)
+        core
+        exit
+        ;;
+    '') core ;;
+esac
+
+if command -v rebar3 >/dev/null; then
+    rebar3 compile
+fi
+ebin=$build/default/lib/erlmcp_native/ebin
+[ -f "$ebin/erlmcp_native.app" ] || fail "$ebin: the project is not compiled"
+
+set_jsx() {
+    for jsx in _build/peers/lib/jsx-*/ebin; do
+        [ -d "$jsx" ] && return
+    done
+    fail 'no jsx in _build/peers: run make peers'
+}
+set_jsx
+
+rm -rf "$out/ebin"
+mkdir -p "$out/ebin"
+erlc -Werror +warn_missing_spec -o "$out/ebin" bench/*.erl
+
+# 10,000 connections, and some room.
+ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+
+BENCH_COMMIT=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+[ -z "$(git status --porcelain 2>/dev/null)" ] || BENCH_COMMIT="$BENCH_COMMIT, modified"
+BENCH_RUSTC=$(rustc --version 2>/dev/null || echo unknown)
+export BENCH_COMMIT BENCH_RUSTC
+
+exec erl -noinput -pa "$ebin" "$jsx" "$out/ebin" -run bench main -extra "$out/results.json" "$@"

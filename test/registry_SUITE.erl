@@ -1,0 +1,251 @@
+%% The registry for nodes without erlmcp: what erlmcp's promises, and what it only should.
+-module(registry_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-define(WAIT, 5000).
+
+-define(R, erlmcp_native_registry).
+
+all() ->
+    [
+        registers_and_finds,
+        one_process_per_name,
+        unregisters,
+        binds,
+        binds_at_registration,
+        routes,
+        routes_in_order,
+        broadcasts,
+        unknown_ids_are_logged,
+        forgets_who_ends,
+        forgets_every_name_of_a_process,
+        registered_by_a_process_that_has_ended,
+        ids_that_are_patterns,
+        routing_waits_for_nobody,
+        takes_erlmcps_where_it_runs,
+        survives_garbage
+    ].
+
+init_per_suite(Config) ->
+    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    [{started, Started} | Config].
+
+end_per_suite(Config) ->
+    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
+    ok.
+
+end_per_testcase(_, _) ->
+    [ok = ?R:unregister_server(Id) || {Id, _} <- ?R:list_servers()],
+    [ok = ?R:unregister_transport(Id) || {Id, _} <- ?R:list_transports()],
+    ok.
+
+registers_and_finds(_) ->
+    Pid = process(),
+    ?assertEqual({error, not_found}, ?R:find_server(s)),
+    ok = ?R:register_server(s, Pid, #{options => #{}}),
+    ok = ?R:register_server(<<"s">>, Pid, #{}),
+    ok = ?R:register_transport(t, self(), #{type => tcp}),
+    ?assertEqual({ok, {Pid, #{options => #{}}}}, ?R:find_server(s)),
+    ?assertEqual({ok, {Pid, #{}}}, ?R:find_server(<<"s">>)),
+    ?assertEqual({ok, {self(), #{type => tcp}}}, ?R:find_transport(t)),
+    ?assertEqual({error, not_found}, ?R:find_transport(s)),
+    ?assertEqual(
+        [{s, {Pid, #{options => #{}}}}, {<<"s">>, {Pid, #{}}}], lists:sort(?R:list_servers())
+    ),
+    ?assertEqual([{t, {self(), #{type => tcp}}}], ?R:list_transports()).
+
+one_process_per_name(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    ?assertEqual({error, already_registered}, ?R:register_server(s, process(), #{})),
+    ok = ?R:register_transport(s, self(), #{}),
+    ?assertEqual({error, already_registered}, ?R:register_transport(s, self(), #{})),
+    ?assertEqual({ok, {self(), #{}}}, ?R:find_server(s)).
+
+unregisters(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    ok = ?R:register_transport(t, self(), #{server_id => s}),
+    ok = ?R:unregister_server(s),
+    ok = ?R:unregister_server(s),
+    ?assertEqual({error, not_found}, ?R:find_server(s)),
+    ?assertEqual({error, not_found}, ?R:get_server_for_transport(t)),
+    ok = ?R:unregister_transport(t),
+    ok = ?R:unregister_transport(t),
+    ?assertEqual([], ?R:list_transports()),
+    ok = ?R:register_server(s, self(), #{}).
+
+binds(_) ->
+    ok = ?R:register_transport(t, self(), #{}),
+    ?assertEqual({error, server_not_found}, ?R:bind_transport_to_server(t, s)),
+    ok = ?R:register_server(s, self(), #{}),
+    ?assertEqual({error, transport_not_found}, ?R:bind_transport_to_server(u, s)),
+    ?assertEqual({error, not_found}, ?R:get_server_for_transport(t)),
+    ok = ?R:bind_transport_to_server(t, s),
+    ?assertEqual({ok, s}, ?R:get_server_for_transport(t)),
+    ok = ?R:unbind_transport(t),
+    ok = ?R:unbind_transport(t),
+    ?assertEqual({error, not_found}, ?R:get_server_for_transport(t)).
+
+binds_at_registration(_) ->
+    ok = ?R:register_transport(t, self(), #{server_id => later}),
+    ?assertEqual({ok, later}, ?R:get_server_for_transport(t)).
+
+routes(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    ok = ?R:register_transport(t, self(), #{}),
+    ok = ?R:route_to_server(s, t, <<"in">>),
+    ok = ?R:route_to_transport(t, s, <<"out">>),
+    ?assertEqual({mcp_message, t, <<"in">>}, next()),
+    ?assertEqual({mcp_response, s, <<"out">>}, next()).
+
+routes_in_order(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    [ok = ?R:route_to_server(s, t, N) || N <- lists:seq(1, 1000)],
+    ?assertEqual([{mcp_message, t, N} || N <- lists:seq(1, 1000)], [next() || _ <- lists:seq(1, 1000)]).
+
+%% To erlmcp's own registry no transport is called `broadcast', and every change notification lost.
+broadcasts(_) ->
+    Test = self(),
+    Transports = [process(fun(Message) -> Test ! {Id, Message} end) || Id <- [a, b, c]],
+    ok = ?R:register_server(s, self(), #{}),
+    ok = ?R:register_server(other, self(), #{}),
+    [
+        ok = ?R:register_transport(Id, Pid, #{server_id => Server})
+     || {Id, Pid, Server} <- lists:zip3([a, b, c], Transports, [s, s, other])
+    ],
+    ok = ?R:route_to_transport(broadcast, s, <<"changed">>),
+    Got = lists:sort([next(), next()]),
+    ?assertEqual([{Id, {mcp_response, s, <<"changed">>}} || Id <- [a, b]], Got),
+    ok = ?R:route_to_transport(c, other, <<"direct">>),
+    ?assertEqual({c, {mcp_response, other, <<"direct">>}}, next()).
+
+unknown_ids_are_logged(_) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{test => self()}),
+    try
+        ok = ?R:route_to_server(nobody, t, <<"m">>),
+        ?assertMatch({logged, warning, _}, next()),
+        ok = ?R:route_to_transport(nothing, s, <<"m">>),
+        ?assertMatch({logged, warning, _}, next()),
+        ok = ?R:route_to_transport(broadcast, s, <<"m">>)
+    after
+        logger:remove_handler(?MODULE)
+    end.
+
+forgets_who_ends(_) ->
+    Server = process(),
+    Transport = process(),
+    ok = ?R:register_server(s, Server, #{}),
+    ok = ?R:register_transport(t, Transport, #{server_id => s}),
+    stop_noticed(Server),
+    ?assertEqual({error, not_found}, ?R:find_server(s)),
+    ?assertEqual({error, not_found}, ?R:get_server_for_transport(t)),
+    stop_noticed(Transport),
+    ?assertEqual({error, not_found}, ?R:find_transport(t)),
+    ok = ?R:register_server(s, self(), #{}).
+
+forgets_every_name_of_a_process(_) ->
+    Pid = process(),
+    ok = ?R:register_server(a, Pid, #{}),
+    ok = ?R:register_server(b, Pid, #{}),
+    ok = ?R:register_transport(c, Pid, #{}),
+    ok = ?R:register_server(mine, self(), #{}),
+    %% Giving up one name leaves the watch for the others.
+    ok = ?R:unregister_server(a),
+    stop_noticed(Pid),
+    ?assertEqual([mine], [Id || {Id, _} <- ?R:list_servers()]),
+    ?assertEqual([], ?R:list_transports()).
+
+registered_by_a_process_that_has_ended(_) ->
+    Pid = process(),
+    stop(Pid),
+    ok = ?R:register_server(s, Pid, #{}),
+    settle(),
+    ?assertEqual({error, not_found}, ?R:find_server(s)).
+
+ids_that_are_patterns(_) ->
+    ok = ?R:register_server('_', self(), #{}),
+    ok = ?R:register_server(s, self(), #{}),
+    ok = ?R:register_transport('$1', self(), #{server_id => s}),
+    ok = ?R:unregister_server('_'),
+    ?assertEqual({ok, s}, ?R:get_server_for_transport('$1')),
+    ok = ?R:route_to_transport(broadcast, '_', no),
+    ok = ?R:route_to_transport(broadcast, s, yes),
+    ?assertEqual({mcp_response, s, yes}, next()).
+
+%% Neither a lookup nor a message passes through the registry's process.
+routing_waits_for_nobody(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    ok = sys:suspend(?R),
+    try
+        ?assertMatch({ok, _}, ?R:find_server(s)),
+        ok = ?R:route_to_server(s, t, <<"m">>),
+        ?assertEqual({mcp_message, t, <<"m">>}, next())
+    after
+        sys:resume(?R)
+    end.
+
+takes_erlmcps_where_it_runs(_) ->
+    ?assertEqual(?R, ?R:module()),
+    Pid = process(),
+    true = register(erlmcp_registry, Pid),
+    ?assertEqual(erlmcp_registry, ?R:module()),
+    stop(Pid),
+    ?assertEqual(?R, ?R:module()).
+
+survives_garbage(_) ->
+    Pid = whereis(?R),
+    ok = ?R:register_server(s, self(), #{}),
+    Pid ! garbage,
+    gen_server:cast(?R, garbage),
+    ?assertEqual({error, unknown_request}, gen_server:call(?R, garbage)),
+    ?assertError(function_clause, ?R:register_server(x, not_a_pid, #{})),
+    ?assertEqual(Pid, whereis(?R)),
+    ?assertMatch({ok, _}, ?R:find_server(s)).
+
+%% ----
+
+%% As a log handler.
+log(#{level := Level, msg := Msg}, #{test := Test}) ->
+    Test ! {logged, Level, Msg}.
+
+process() -> process(fun(_) -> ok end).
+
+process(Fun) -> spawn(fun Loop() ->
+    receive
+        stop -> ok;
+        Message ->
+            Fun(Message),
+            Loop()
+    end
+end).
+
+stop(Pid) ->
+    Monitor = monitor(process, Pid),
+    Pid ! stop,
+    receive
+        {'DOWN', Monitor, process, _, _} -> ok
+    after ?WAIT -> error(timeout)
+    end.
+
+%% Ends a process and waits until the registry has dealt with it.
+stop_noticed(Pid) ->
+    1 = erlang:trace(whereis(?R), true, ['receive']),
+    stop(Pid),
+    receive
+        {trace, _, 'receive', {'DOWN', _, process, Pid, _}} -> ok
+    after ?WAIT -> error(timeout)
+    end,
+    1 = erlang:trace(whereis(?R), false, ['receive']),
+    settle().
+
+%% What came before this call has been dealt with when it is answered.
+settle() ->
+    {error, unknown_request} = gen_server:call(?R, settle).
+
+next() ->
+    receive
+        Message -> Message
+    after ?WAIT -> error(timeout)
+    end.

@@ -1,0 +1,17 @@
+%% Stands in for erlmcp's transport supervisor, with the module names that it goes by.
+-module(erlmcp_transport_sup).
+
+-behaviour(supervisor).
+
+-export([start_link/0, start_child/3, init/1]).
+
+start_link() -> supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+
+start_child(Id, tcp, Config) ->
+    supervisor:start_child(?MODULE, #{
+        id => Id,
+        start => {erlmcp_transport_tcp_new, start_link, [Id, Config]},
+        restart => temporary
+    }).
+
+init([]) -> {ok, {#{strategy => one_for_one}, []}}.
