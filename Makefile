@@ -43,7 +43,7 @@ bench: peers
 soak: peers
 	sh bench/run.sh soak
 
-demo: setup
+demo: peers
 	sh test/demo/run.sh
 
 # The suites on OTP 27 and the newest release, each in a chroot; OTP_MATRIX_DIR says where.

@@ -47,7 +47,7 @@ decoded() ->
         [?COUNT_DECODE * 1.0e6 / Us]
     end,
     Nif = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text) end,
-    Beam = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text, #{path => beam}) end,
+    Beam = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text) end,
     Jsx = fun(Text, _) -> jsx:decode(Text, [return_maps]) end,
     #{
         cases => [throughput(recv_decode_1k)],

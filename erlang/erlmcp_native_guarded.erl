@@ -6,7 +6,7 @@
 
 -export([new/1, guard/2, dial/3, adopt/3, close/1, handle_info/2]).
 -export([take/3, lost/1, receiver_lost/1, attempt_failed/1]).
--export([send/2, answer/2, blocked/1, info/1]).
+-export([send/2, answer/2, blocked/1, overflowed/1, info/1]).
 
 -export_type([guarded/0]).
 
@@ -16,6 +16,7 @@
     outbox = queue:new() :: queue:queue(iodata()),
     outbox_bytes = 0 :: non_neg_integer(),
     max_outbox_bytes :: pos_integer(),
+    overflowed = false :: boolean(),
     stats = erlmcp_native_transport_stats:new() :: erlmcp_native_transport_stats:stats()
 }).
 
@@ -143,6 +144,12 @@ answer(Data, Guarded) ->
 blocked(#guarded{outbox = Outbox}) ->
     not queue:is_empty(Outbox).
 
+%% @doc Whether an answer was lost because too many wait. A connection that stood on would leave
+%% the peer waiting for it.
+-spec overflowed(guarded()) -> boolean().
+overflowed(#guarded{overflowed = Overflowed}) ->
+    Overflowed.
+
 -spec info(guarded()) -> #{link := map(), guard := map() | false, statistics := map()}.
 info(#guarded{link = Link, guard = Guard, stats = Stats}) ->
     #{
@@ -193,7 +200,7 @@ put_by(Data, #guarded{outbox = Outbox, outbox_bytes = Bytes} = Guarded) ->
     Sum = Bytes + iolist_size(Data),
     case queue:is_empty(Outbox) orelse Sum =< Guarded#guarded.max_outbox_bytes of
         true -> Guarded#guarded{outbox = queue:in(Data, Outbox), outbox_bytes = Sum};
-        false -> drop(busy, Guarded)
+        false -> failed(Guarded#guarded{overflowed = true})
     end.
 
 flush(#guarded{outbox = Outbox, outbox_bytes = Bytes} = Guarded) ->
@@ -215,12 +222,10 @@ flushed({error, Reason}, Guarded) -> drop(Reason, Guarded).
 
 empty(#guarded{outbox = Outbox} = Guarded) ->
     case queue:len(Outbox) of
-        0 ->
-            Guarded;
-        Lost ->
-            ?LOG_WARNING("erlmcp_native: ~b answers are lost with the connection", [Lost]),
-            Guarded#guarded{outbox = queue:new(), outbox_bytes = 0}
-    end.
+        0 -> ok;
+        Lost -> ?LOG_WARNING("erlmcp_native: ~b answers are lost with the connection", [Lost])
+    end,
+    Guarded#guarded{outbox = queue:new(), outbox_bytes = 0, overflowed = false}.
 
 drop(Reason, Guarded) ->
     ?LOG_WARNING("erlmcp_native: an answer could not be sent: ~0p", [Reason]),

@@ -137,9 +137,11 @@ hand_over(Socket, #state{path = Path} = State) ->
             case Path:give(Socket, Pid) of
                 {ok, Given} ->
                     announce(Pid, State),
-                    Pid ! {erlmcp_native_socket, Path, Given};
+                    Pid ! {erlmcp_native_socket, Path, Given},
+                    ok;
                 {error, _} ->
-                    exit(Pid, shutdown)
+                    true = exit(Pid, shutdown),
+                    ok
             end,
             #state{connections = Connections, accepted = Count} = State,
             State#state{connections = Connections#{Monitor => []}, accepted = Count + 1};
@@ -160,6 +162,7 @@ start_process(#state{start = {Module, Function, Args}}) ->
     end.
 
 announce(Pid, #state{start = {owner, _}, owner = Owner}) ->
-    Owner ! {erlmcp_native, self(), {accepted, Pid}};
+    Owner ! {erlmcp_native, self(), {accepted, Pid}},
+    ok;
 announce(_, _) ->
     ok.

@@ -24,15 +24,6 @@
     log_to/2,
     metrics_read/0
 ]).
--export([
-    json_decode/5,
-    json_decode_dirty/5,
-    json_encode/4,
-    json_encode_dirty/4,
-    json_scan/3,
-    json_scan_dirty/3
-]).
-
 -export_type([connection/0, listener/0]).
 
 -opaque connection() :: reference().
@@ -106,34 +97,6 @@ log_to(_Receiver, _Level) -> ?NOT_LOADED.
 %% @doc Reads the native counters.
 -spec metrics_read() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
 metrics_read() -> ?NOT_LOADED.
-
-%% @doc Decodes on a normal scheduler; `late' asks for the same call on a dirty one.
--spec json_decode(binary(), term(), boolean(), boolean(), pos_integer()) ->
-    {ok, term()} | {error, erlmcp_native_json:fault()} | late.
-json_decode(_Input, _Null, _ExistingAtoms, _References, _MaxDepth) -> ?NOT_LOADED.
-
-%% @doc Decodes on a dirty scheduler.
--spec json_decode_dirty(binary(), term(), boolean(), boolean(), pos_integer()) ->
-    {ok, term()} | {error, erlmcp_native_json:fault()}.
-json_decode_dirty(_Input, _Null, _ExistingAtoms, _References, _MaxDepth) -> ?NOT_LOADED.
-
-%% @doc Encodes on a normal scheduler; `late' asks for the same call on a dirty one.
--spec json_encode(term(), boolean(), boolean(), pos_integer()) ->
-    {ok, iodata()} | {error, erlmcp_native_json:refusal()} | late.
-json_encode(_Term, _Pieces, _Replace, _MaxDepth) -> ?NOT_LOADED.
-
-%% @doc Encodes on a dirty scheduler.
--spec json_encode_dirty(term(), boolean(), boolean(), pos_integer()) ->
-    {ok, iodata()} | {error, erlmcp_native_json:refusal()}.
-json_encode_dirty(_Term, _Pieces, _Replace, _MaxDepth) -> ?NOT_LOADED.
-
-%% @doc Reads envelopes on a normal scheduler.
--spec json_scan(binary(), pos_integer(), pos_integer()) -> erlmcp_native_json:scan_result().
-json_scan(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
-
-%% @doc Reads envelopes on a dirty scheduler.
--spec json_scan_dirty(binary(), pos_integer(), pos_integer()) -> erlmcp_native_json:scan_result().
-json_scan_dirty(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
 
 init() ->
     case erlang:load_nif(library(), 0) of

@@ -22,20 +22,32 @@
 %% Frames taken in one call: building their terms takes about 10 microseconds.
 -define(SLICE, 256).
 
+%% @private
+-spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, #socket{}}.
 open(Endpoint, Options) ->
     {Id, Ref} = erlmcp_native_nif:connection_open(Endpoint, Options),
     {ok, #socket{id = Id, ref = Ref}}.
 
+%% @private
+-spec take(#socket{}, non_neg_integer(), non_neg_integer()) ->
+    {[erlmcp_native_path:item()], erlmcp_native_path:status(), #socket{}}.
 take(#socket{ref = Ref} = Socket, MaxItems, MaxBytes) ->
     {Items, Status} = erlmcp_native_nif:connection_take(Ref, min(MaxItems, ?SLICE), MaxBytes),
     {Items, Status, Socket}.
 
+%% @private
+-spec send(#socket{}, iodata()) -> {ok | {error, erlmcp_native:reason()}, #socket{}}.
 send(#socket{ref = Ref} = Socket, Data) ->
     {send_direct(Ref, Data), Socket}.
 
+%% @private
+-spec sender(#socket{}) -> erlmcp_native_path:sender().
 sender(#socket{ref = Ref}) ->
     {?MODULE, Ref}.
 
+%% @private
+-spec send_direct(erlmcp_native_nif:connection(), iodata()) ->
+    ok | {error, erlmcp_native:reason()}.
 send_direct(Ref, Data) when is_binary(Data), byte_size(Data) < ?LARGE ->
     erlmcp_native_nif:connection_send(Ref, Data);
 send_direct(Ref, Data) ->
@@ -44,38 +56,58 @@ send_direct(Ref, Data) ->
         false -> erlmcp_native_nif:connection_send_large(Ref, Data)
     end.
 
+%% @private
+-spec handle_info(term(), #socket{}) -> {erlmcp_native_path:notice(), #socket{}} | unknown.
 handle_info({erlmcp_native_io, Id, Notice}, #socket{id = Id} = Socket) ->
     {Notice, Socket};
 handle_info(_, _) ->
     unknown.
 
+%% @private
+-spec close(#socket{}) -> ok.
 close(#socket{ref = Ref}) ->
     erlmcp_native_nif:connection_close(Ref).
 
+%% @private
+-spec give(#socket{}, pid()) -> {ok, #socket{}}.
 give(#socket{ref = Ref} = Socket, NewOwner) ->
     ok = erlmcp_native_nif:connection_give(Ref, NewOwner),
     {ok, Socket}.
 
+%% @private
+-spec info(#socket{}) -> erlmcp_native:socket_info().
 info(#socket{ref = Ref}) ->
     erlmcp_native_nif:connection_info(Ref).
 
+%% @private
+-spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, #listener{}} | {error, erlmcp_native:reason()}.
 listen(Endpoint, Options) ->
     case erlmcp_native_nif:listener_open(Endpoint, Options) of
         {ok, Id, Ref} -> {ok, #listener{id = Id, ref = Ref}};
         {error, _} = Error -> Error
     end.
 
+%% @private
+-spec accept(#listener{}, pos_integer()) ->
+    {[#socket{}], armed | more | {down, erlmcp_native:reason()}, #listener{}}.
 accept(#listener{ref = Ref} = Listener, Max) ->
     {Connections, Status} = erlmcp_native_nif:listener_accept(Ref, Max),
     {[#socket{id = Id, ref = Connection} || {Id, Connection} <- Connections], Status, Listener}.
 
+%% @private
+-spec listener_handle_info(term(), #listener{}) -> {ready | none, #listener{}} | unknown.
 listener_handle_info({erlmcp_native_io, Id, Notice}, #listener{id = Id} = Listener) ->
     {Notice, Listener};
 listener_handle_info(_, _) ->
     unknown.
 
+%% @private
+-spec listener_info(#listener{}) -> #{sockname := erlmcp_native:address()}.
 listener_info(#listener{ref = Ref}) ->
     #{sockname => erlmcp_native_nif:listener_sockname(Ref)}.
 
+%% @private
+-spec listener_close(#listener{}) -> ok.
 listener_close(#listener{ref = Ref}) ->
     erlmcp_native_nif:listener_close(Ref).

@@ -117,13 +117,13 @@ init({Module, Args}) ->
     process_flag(trap_exit, true),
     case Module:init(Args) of
         {ok, Source, Options, Shape} ->
-            #{dial := #{connection := #{max_queue_bytes := MaxOutbox}}} = Options,
+            #{max_answer_bytes := MaxAnswers} = Options,
             start(decide(#state{
                 module = Module,
                 shape = Shape,
                 source = Source,
                 options = Options,
-                guarded = erlmcp_native_guarded:new(MaxOutbox),
+                guarded = erlmcp_native_guarded:new(MaxAnswers),
                 window = window(Options)
             }));
         {stop, Reason} ->
@@ -191,10 +191,10 @@ terminate(_, #state{module = Module, shape = Shape, guarded = Guarded}) ->
 shape_says(ok, State) ->
     {noreply, State};
 shape_says({answer, Data}, #state{guarded = Guarded} = State) ->
-    {noreply, State#state{guarded = erlmcp_native_guarded:answer(Data, Guarded)}};
+    noreply(answered(State#state{guarded = erlmcp_native_guarded:answer(Data, Guarded)}));
 shape_says(receiver_lost, #state{guarded = Guarded} = State) ->
     Answered = erlmcp_native_guarded:receiver_lost(Guarded),
-    {noreply, look_again(State#state{guarded = Answered})};
+    noreply(answered(look_again(State#state{guarded = Answered})));
 shape_says({stop, Reason}, State) ->
     {stop, Reason, State}.
 
@@ -236,6 +236,26 @@ event(writable, State) ->
     take(State);
 event({down, _, _} = Down, State) ->
     down(Down, State).
+
+answered(#state{guarded = Guarded} = State) ->
+    case erlmcp_native_guarded:overflowed(Guarded) of
+        true -> cut(State);
+        false -> State
+    end.
+
+%% The peer does not read its answers, and one was lost.
+cut(#state{guarded = Guarded, source = Source} = State) ->
+    Closed = State#state{guarded = erlmcp_native_guarded:close(Guarded)},
+    case Source of
+        accept ->
+            down({down, busy, final}, Closed);
+        dial ->
+            Down = down({down, busy, {retry_in, 0}}, Closed),
+            case dial(Down) of
+                {ok, Dialling} -> Dialling;
+                {error, Reason} -> down({down, Reason, final}, Down)
+            end
+    end.
 
 down({down, Reason, Next}, #state{module = Module, shape = Shape, phase = Was} = State) ->
     Lost = refuse_held(Reason, count_attempt(Was, lost(State))),
@@ -285,15 +305,15 @@ take(Messages, Bytes, #state{guarded = Guarded} = State) ->
     {MaxItems, MaxBytes} = {min(Messages, ?TAKE_ITEMS), min(Bytes, ?TAKE_BYTES)},
     {Deliver, Status, Next} = erlmcp_native_guarded:take(MaxItems, MaxBytes, Guarded),
     Taken = if_absent(deliver(Deliver, State#state{guarded = Next})),
-    case Status of
-        more ->
-            self() ! {?MODULE, take},
-            Taken#state{reminded = true};
-        {down, _, _} ->
-            down(Status, Taken);
-        _ ->
-            Taken#state{readable = false}
-    end.
+    answered(taken(Status, Taken)).
+
+taken(more, State) ->
+    self() ! {?MODULE, take},
+    State#state{reminded = true};
+taken({down, _, _} = Down, State) ->
+    down(Down, State);
+taken(_, State) ->
+    State#state{readable = false}.
 
 deliver([], State) ->
     State;

@@ -3,8 +3,8 @@
 %% of two clients is not mixed up. The connections end with the listener.
 %%
 %% Options: `port' and, if not 127.0.0.1, `host', or `endpoint'; `server_id'; `path';
-%% `max_connections'; `guard', `max_owner_queue', `max_owner_bytes' and `test_mode' as
-%% {@link erlmcp_native_transport_options} has them; and those of
+%% `max_connections'; `guard', `max_owner_queue', `max_owner_bytes', `max_answer_bytes' and
+%% `test_mode' as {@link erlmcp_native_transport_options} has them; and those of
 %% {@link erlmcp_native_options:listener()}.
 %%
 %% A message that the registry routes to the listener's own id goes to all its clients.
@@ -27,7 +27,14 @@
     accepted :: counters:counters_ref()
 }).
 
--define(OF_TRANSPORT, [server_id, guard, max_owner_queue, max_owner_bytes, test_mode]).
+-define(OF_TRANSPORT, [
+    server_id,
+    guard,
+    max_owner_queue,
+    max_owner_bytes,
+    max_answer_bytes,
+    test_mode
+]).
 -define(OF_LISTENER, [path, max_connections]).
 -define(SAYS_NOTHING, [transport_id, type, pid, started_at]).
 

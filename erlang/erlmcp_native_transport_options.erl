@@ -12,6 +12,8 @@
 %% guards a receiver that is a process of erlmcp.</li>
 %% <li>`max_owner_queue' (1000) and `max_owner_bytes' (1 MiB): how many messages and bytes may lie
 %% unread in the receiver's mailbox before the peer has to wait.</li>
+%% <li>`max_answer_bytes' (64 MiB): how much of a server's answers may wait, beside the queue of the
+%% connection, for a peer that does not read them; then the connection is cut.</li>
 %% </ul>
 %%
 %% Keys that erlmcp's own callers put into the map and that say nothing to a transport are
@@ -33,6 +35,7 @@
     guard := guard(),
     max_owner_queue := pos_integer(),
     max_owner_bytes := pos_integer(),
+    max_answer_bytes := pos_integer(),
     given := map()
 }.
 %% `given': as the user wrote them.
@@ -52,6 +55,7 @@
 -define(LONGEST_CONNECT_MS, 600000).
 -define(MAX_QUEUE, 1000).
 -define(MAX_BYTES, 1048576).
+-define(MAX_ANSWER_BYTES, 67108864).
 
 %% @doc Checks the options of a transport that makes its connection.
 -spec check(map()) -> {ok, options()} | {error, reason()}.
@@ -96,6 +100,7 @@ defaults(Given) ->
         guard => auto,
         max_owner_queue => ?MAX_QUEUE,
         max_owner_bytes => ?MAX_BYTES,
+        max_answer_bytes => ?MAX_ANSWER_BYTES,
         given => Given,
         path => default
     }.
@@ -133,7 +138,9 @@ option(guard, Value, Acc) when
 ->
     set(guard, Value, Acc);
 option(Key, Value, Acc) when
-    Key =:= max_owner_queue orelse Key =:= max_owner_bytes, is_integer(Value), Value > 0
+    Key =:= max_owner_queue orelse Key =:= max_owner_bytes orelse Key =:= max_answer_bytes,
+    is_integer(Value),
+    Value > 0
 ->
     set(Key, Value, Acc);
 option(Key, _, Acc) when
@@ -158,7 +165,8 @@ ours(Key) ->
         path,
         guard,
         max_owner_queue,
-        max_owner_bytes
+        max_owner_bytes,
+        max_answer_bytes
     ]).
 
 set(Key, Value, #acc{options = Options} = Acc) ->

@@ -122,7 +122,8 @@ full_backlog_of_a_unix_socket(_) ->
     receive
         {dialled, Result} -> ?assertMatch({ok, _}, Result)
     after ?WAIT -> ct:fail(no_connection)
-    end.
+    end,
+    ok = file:delete(Path).
 
 %% Listening
 
@@ -190,14 +191,16 @@ file_of_a_successor_stays(_) ->
     {ok, Successor} = gen_tcp:listen(0, [{ifaddr, {local, Path}}]),
     ok = ?PATH:listener_close(Listener),
     {ok, _} = gen_tcp:connect({local, Path}, 0, []),
-    ok = gen_tcp:close(Successor).
+    ok = gen_tcp:close(Successor),
+    ok = file:delete(Path).
 
 file_that_is_no_socket_stays(_) ->
     Path = path(),
     ok = file:write_file(Path, <<"precious">>),
     {ok, Options} = erlmcp_native_options:listener(#{}),
     ?assertEqual({error, address_in_use}, ?PATH:listen(#{path => Path}, Options)),
-    ?assertEqual({ok, <<"precious">>}, file:read_file(Path)).
+    ?assertEqual({ok, <<"precious">>}, file:read_file(Path)),
+    ok = file:delete(Path).
 
 %% A node with few descriptors accepts what it can, says once that it waits, and goes on when
 %% there are some again.
@@ -227,6 +230,8 @@ serve() ->
     Caller = self(),
     Pid = spawn(fun() ->
         true = register(?MODULE, self()),
+        %% Standard output is this node's link to the test.
+        ok = logger:remove_handler(default),
         ok = logger:add_handler(?MODULE, ?MODULE, #{pid => self()}),
         Listener = path_listen(#{host => {127, 0, 0, 1}, port => 0}),
         #{sockname := {_, Port}} = ?PATH:listener_info(Listener),

@@ -115,6 +115,8 @@ refused_at_last(Port, Deadline) ->
     case gen_tcp:connect({127, 0, 0, 1}, Port, []) of
         {error, econnrefused} ->
             ok;
+        {error, econnreset} ->
+            refused_at_last(Port, Deadline);
         {ok, Socket} ->
             ok = gen_tcp:close(Socket),
             erlang:monotonic_time(millisecond) < Deadline orelse ct:fail(alive),

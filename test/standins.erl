@@ -4,9 +4,9 @@
 -export([load/2, unload/1]).
 
 %% Compiled files, not just loaded modules: what takes their place looks for them on the path.
-load(Source, Out) ->
+load(Files, Out) ->
     ok = filelib:ensure_path(Out),
-    Modules = [compile(File, Out) || File <- filelib:wildcard(filename:join(Source, "*.erl"))],
+    Modules = [compile(File, Out) || File <- Files],
     true = code:add_patha(Out),
     _ = [forget(Module) || Module <- Modules],
     {Out, Modules}.

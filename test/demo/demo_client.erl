@@ -3,7 +3,7 @@
 
 -export([connect/3, call/3, notify/3, call_many/5, close/1]).
 
--record(client, {conn, sender, path, next = 1}).
+-record(client, {conn, sender, next = 1}).
 
 -define(WAIT, 30000).
 
@@ -16,7 +16,7 @@ connect(Port, Path, Tls) ->
             none -> Conn;
             Direct -> Direct
         end,
-    #client{conn = Conn, sender = Sender, path = Path}.
+    #client{conn = Conn, sender = Sender}.
 
 close(#client{conn = Conn}) ->
     erlmcp_native:close(Conn).
@@ -68,19 +68,19 @@ collect(Next, Last, Call, Check, Client, Started, Times) ->
 request(Id, Method, Params, Client) ->
     send(#{<<"id">> => Id, <<"method">> => Method, <<"params">> => Params}, Client).
 
-send(Message, #client{sender = Sender, path = Path}) ->
-    {ok, Text} = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}, #{path => Path}),
+send(Message, #client{sender = Sender}) ->
+    Text = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}),
     ok = erlmcp_native:send(Sender, Text).
 
-answers(#client{conn = Conn, path = Path}) ->
+answers(#client{conn = Conn}) ->
     receive
         {erlmcp_native, Conn, {frames, Frames}} ->
-            [decode(Frame, Path) || Frame <- Frames];
+            [decode(Frame) || Frame <- Frames];
         {erlmcp_native, Conn, {down, Reason, _}} ->
             error({down, Reason})
     after ?WAIT -> error(no_answer)
     end.
 
-decode(Frame, Path) ->
-    {ok, Message} = erlmcp_native_json:decode(Frame, #{path => Path}),
+decode(Frame) ->
+    {ok, Message} = erlmcp_native_json:decode(Frame),
     Message.

@@ -2,66 +2,65 @@
 %% process that owns its link, so a request costs no message between processes.
 -module(demo_server).
 
--export([start/2, start_connection/1]).
+-export([start/2, start_connection/0]).
 
 -define(RESOURCE_BYTES, 1048576).
 
 %% @doc Listens on a free port of 127.0.0.1, on the path named.
 start(Path, Tls) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{
-        path => Path, tls => Tls, handler => {?MODULE, start_connection, [Path]}
+        path => Path, tls => Tls, handler => {?MODULE, start_connection, []}
     }),
     {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
     {Listener, Port}.
 
-start_connection(Path) ->
+start_connection() ->
     {ok, proc_lib:spawn(fun() ->
         receive
             {erlmcp_native_socket, Module, Socket} ->
                 {Events, Link} = erlmcp_native_link:adopt(Module, Socket),
-                events(Events, Link, Path)
+                events(Events, Link)
         end
     end)}.
 
-loop(Link, Path) ->
+loop(Link) ->
     receive
         Msg ->
             case erlmcp_native_link:handle_info(Msg, Link) of
-                {Events, Next} -> events(Events, Next, Path);
-                unknown -> loop(Link, Path)
+                {Events, Next} -> events(Events, Next);
+                unknown -> loop(Link)
             end
     end.
 
-events([], Link, Path) -> loop(Link, Path);
-events([readable | Rest], Link, Path) -> read(Rest, Link, Path);
-events([{down, _, final} | _], _, _) -> ok;
-events([_ | Rest], Link, Path) -> events(Rest, Link, Path).
+events([], Link) -> loop(Link);
+events([readable | Rest], Link) -> read(Rest, Link);
+events([{down, _, final} | _], _) -> ok;
+events([_ | Rest], Link) -> events(Rest, Link).
 
-read(Rest, Link, Path) ->
+read(Rest, Link) ->
     {Frames, Status, Taken} = erlmcp_native_link:take(Link, 100, 1048576),
-    Answered = lists:foldl(fun(Frame, Acc) -> answer(Frame, Acc, Path) end, Taken, Frames),
+    Answered = lists:foldl(fun answer/2, Taken, Frames),
     case Status of
-        more -> read(Rest, Answered, Path);
-        empty -> events(Rest, Answered, Path);
+        more -> read(Rest, Answered);
+        empty -> events(Rest, Answered);
         {down, _, final} -> ok
     end.
 
-answer(Frame, Link, Path) ->
-    case erlmcp_native_json:decode(Frame, #{path => Path}) of
+answer(Frame, Link) ->
+    case erlmcp_native_json:decode(Frame) of
         {ok, #{<<"id">> := Id, <<"method">> := Method} = Request} ->
             Outcome = handle(Method, maps:get(<<"params">>, Request, #{})),
-            reply(Outcome#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}, Link, Path);
+            reply(Outcome#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}, Link);
         {ok, _} ->
             Link;
         {error, _} ->
             Error = #{<<"code">> => -32700, <<"message">> => <<"Parse error">>},
             Answer = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => null, <<"error">> => Error},
-            reply(Answer, Link, Path)
+            reply(Answer, Link)
     end.
 
-reply(Answer, Link, Path) ->
-    {ok, Text} = erlmcp_native_json:encode(Answer, #{path => Path}),
-    {ok, Sent} = erlmcp_native_link:send(Text, Link),
+reply(Answer, Link) ->
+    {ok, Sent} = erlmcp_native_link:send(erlmcp_native_json:encode(Answer), Link),
     Sent.
 
 handle(<<"initialize">>, _) ->

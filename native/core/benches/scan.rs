@@ -41,7 +41,9 @@ fn list() -> String {
 fn noise() -> impl FnMut(usize) -> usize {
     let mut state: u64 = 1;
     move |below| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         usize::try_from(state >> 33).unwrap_or_default() % below
     }
 }
@@ -81,13 +83,21 @@ fn base64() -> String {
 }
 
 fn documents() -> [(&'static str, String); 4] {
-    [("call", call()), ("list", list()), ("text", text()), ("base64", base64())]
+    [
+        ("call", call()),
+        ("list", list()),
+        ("text", text()),
+        ("base64", base64()),
+    ]
 }
 
 fn checked(c: &mut Criterion) {
     let mut group = c.benchmark_group("scan_check");
     for (name, document) in documents() {
-        assert!(check(document.as_bytes(), MAX_DEPTH).is_ok(), "{name} is no JSON");
+        assert!(
+            check(document.as_bytes(), MAX_DEPTH).is_ok(),
+            "{name} is no JSON"
+        );
         group.throughput(Throughput::Bytes(document.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(name), |b| {
             b.iter(|| check(black_box(document.as_bytes()), MAX_DEPTH));

@@ -73,7 +73,12 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(input: &'a [u8], max_depth: usize) -> Self {
         let rest = skip_mark(input);
-        Self { input, rest, open: Vec::new(), max_depth }
+        Self {
+            input,
+            rest,
+            open: Vec::new(),
+            max_depth,
+        }
     }
 
     fn at(&self, rest: &[u8]) -> usize {
@@ -82,13 +87,24 @@ impl<'a> Reader<'a> {
 
     /// The fault of a byte that may not stand where `rest` begins.
     fn unexpected(&self, rest: &[u8]) -> Fault {
-        let reason = if rest.is_empty() { Reason::UnexpectedEnd } else { Reason::UnexpectedByte };
-        Fault { reason, at: self.at(rest) }
+        let reason = if rest.is_empty() {
+            Reason::UnexpectedEnd
+        } else {
+            Reason::UnexpectedByte
+        };
+        Fault {
+            reason,
+            at: self.at(rest),
+        }
     }
 
     fn end(&mut self) -> Result<(), Fault> {
         self.rest = lex::skip_space(self.rest);
-        if self.rest.is_empty() { Ok(()) } else { Err(self.unexpected(self.rest)) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.unexpected(self.rest))
+        }
     }
 
     /// Reads a value and all that is in it.
@@ -164,7 +180,10 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(number)
             }
-            Some(_) => Err(Fault { reason: Reason::NumberOutOfRange, at }),
+            Some(_) => Err(Fault {
+                reason: Reason::NumberOutOfRange,
+                at,
+            }),
             None => Err(self.unexpected(fault::in_number(self.rest))),
         }
     }
@@ -177,14 +196,20 @@ impl<'a> Reader<'a> {
             }
             None => {
                 let (reason, rest) = fault::in_string(rest);
-                Err(Fault { reason, at: self.at(rest) })
+                Err(Fault {
+                    reason,
+                    at: self.at(rest),
+                })
             }
         }
     }
 
     fn open(&mut self, container: Container, rest: &'a [u8]) -> Result<(), Fault> {
         if self.open.len() >= self.max_depth {
-            return Err(Fault { reason: Reason::DepthLimit, at: self.at(self.rest) });
+            return Err(Fault {
+                reason: Reason::DepthLimit,
+                at: self.at(self.rest),
+            });
         }
         self.open.push(container);
         self.rest = rest;
@@ -194,10 +219,14 @@ impl<'a> Reader<'a> {
     /// Reads a name and the colon.
     fn key(&mut self) -> Result<Text<'a>, Fault> {
         self.rest = lex::skip_space(self.rest);
-        let [b'"', rest @ ..] = self.rest else { return Err(self.unexpected(self.rest)) };
+        let [b'"', rest @ ..] = self.rest else {
+            return Err(self.unexpected(self.rest));
+        };
         let key = self.text(rest)?;
         self.rest = lex::skip_space(self.rest);
-        let [b':', rest @ ..] = self.rest else { return Err(self.unexpected(self.rest)) };
+        let [b':', rest @ ..] = self.rest else {
+            return Err(self.unexpected(self.rest));
+        };
         self.rest = rest;
         Ok(key)
     }

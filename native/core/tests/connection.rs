@@ -1,6 +1,11 @@
 //! Connections over real sockets. What all paths have in common is tested from Erlang; here is
 //! what only the core can show.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -16,7 +21,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
-const TCP: Tcp = Tcp { nodelay: true, keepalive: true };
+const TCP: Tcp = Tcp {
+    nodelay: true,
+    keepalive: true,
+};
 const WAIT: Duration = Duration::from_secs(10);
 
 struct Channel(Sender<Event>);
@@ -85,7 +93,9 @@ fn drain(connection: &Connection) -> (Vec<Bytes>, Status) {
         let (batches, status) = connection.take(7, usize::MAX);
         for batch in batches {
             for item in batch.items {
-                let Item::Frame { start, len } = item else { panic!("oversized") };
+                let Item::Frame { start, len } = item else {
+                    panic!("oversized")
+                };
                 frames.push(batch.data.slice(start..start + len));
             }
         }
@@ -99,7 +109,9 @@ fn drain(connection: &Connection) -> (Vec<Bytes>, Status) {
 async fn frames_arrive_in_order_and_the_end_after_them() {
     let (connection, events, mut peer) = pair(limits()).await;
     let lines: Vec<String> = (0..10_000).map(|n| format!("line {n}")).collect();
-    peer.write_all((lines.join("\n") + "\n").as_bytes()).await.unwrap();
+    peer.write_all((lines.join("\n") + "\n").as_bytes())
+        .await
+        .unwrap();
     drop(peer);
     let mut got = Vec::new();
     loop {
@@ -159,8 +171,15 @@ async fn a_full_queue_refuses_and_tells_of_room_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_sends_what_is_queued() {
-    let roomy = Limits { max_queue: 32 << 20, ..limits() };
-    let (connection, _events, mut peer) = pair(Limits { max_frame: 32 << 20, ..roomy }).await;
+    let roomy = Limits {
+        max_queue: 32 << 20,
+        ..limits()
+    };
+    let (connection, _events, mut peer) = pair(Limits {
+        max_frame: 32 << 20,
+        ..roomy
+    })
+    .await;
     let message = Bytes::from(vec![b'z'; 16 << 20]);
     connection.send(message).unwrap();
     drop(connection);
@@ -171,7 +190,11 @@ async fn closing_sends_what_is_queued() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_close_leaves_the_other_direction_open() {
-    let (connection, events, mut peer) = pair(Limits { half_close: true, ..limits() }).await;
+    let (connection, events, mut peer) = pair(Limits {
+        half_close: true,
+        ..limits()
+    })
+    .await;
     peer.write_all(b"question\n").await.unwrap();
     peer.shutdown().await.unwrap();
     wait(&events, Event::Ready).await;
@@ -233,7 +256,10 @@ async fn a_panic_in_the_task_becomes_the_end_of_the_connection() {
         end = drain(&connection).1;
     }
     assert!(metrics::panics.get() > panics);
-    assert_eq!(connection.send(Bytes::from_static(b"x")), Err(Error::Closed));
+    assert_eq!(
+        connection.send(Bytes::from_static(b"x")),
+        Err(Error::Closed)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +277,10 @@ async fn a_listener_accepts_no_more_than_it_is_asked_for_and_a_batch_ahead() {
     wait(&events, Event::Ready).await;
     let (mut incoming, _) = listener.accept(16);
     let connection = listener.adopt(incoming.remove(0), Box::new(Channel(channel().0)));
-    assert!(matches!(connection.info().state, State::Connecting | State::Open));
+    assert!(matches!(
+        connection.info().state,
+        State::Connecting | State::Open
+    ));
     listener.close();
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use erlmcp_core::frame::Item;
 use erlmcp_core::inbox::{Batch, Status};
 use erlmcp_core::{Connection, Info, State, metrics};
-use rustler::{Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term};
+use rustler::{
+    Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term,
+};
 
 use crate::message::Outgoing;
 use crate::sink::Owner;
@@ -52,7 +54,12 @@ pub(crate) fn resource(
 ) -> ResourceArc<ConnectionResource> {
     let pid = owner.get();
     let monitor = Mutex::new(None);
-    let resource = ResourceArc::new(ConnectionResource { connection, owner, copy, monitor });
+    let resource = ResourceArc::new(ConnectionResource {
+        connection,
+        owner,
+        copy,
+        monitor,
+    });
     watch(env, &resource, pid);
     resource
 }
@@ -60,7 +67,10 @@ pub(crate) fn resource(
 fn watch(env: Env<'_>, resource: &ResourceArc<ConnectionResource>, pid: LocalPid) -> bool {
     let monitor = resource.monitor(Some(env), &pid);
     let watched = monitor.is_some();
-    let mut held = resource.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = resource
+        .monitor
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let former = std::mem::replace(&mut *held, monitor);
     drop(held);
     if let Some(former) = former {
@@ -105,7 +115,11 @@ fn connection_take<'a>(
 fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'a>>) {
     let Batch { data, items } = batch;
     let refers = |item: &Item| matches!(item, Item::Frame { len, .. } if *len > HEAP_BINARY_MAX);
-    let block = if !copy && items.iter().any(refers) { Some(block(env, data.clone())) } else { None };
+    let block = if !copy && items.iter().any(refers) {
+        Some(block(env, data.clone()))
+    } else {
+        None
+    };
     for item in items {
         out.push(match (item, &block) {
             (Item::Oversized(len), _) => (terms::oversized(), len).encode(env),
@@ -123,7 +137,10 @@ fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'
 }
 
 fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
-    let block = ResourceArc::new(Block { data, _live: metrics::native_blocks.live() });
+    let block = ResourceArc::new(Block {
+        data,
+        _live: metrics::native_blocks.live(),
+    });
     block.make_binary(env, |block| &block.data)
 }
 

@@ -4,7 +4,6 @@
 //! the VM's own means, and resources close what they hold when they are collected.
 
 mod connection;
-mod json;
 mod listener;
 mod log;
 mod message;

@@ -38,7 +38,10 @@ fn listener_open<'a>(env: Env<'a>, endpoint: Term<'a>, opts: Term<'a>) -> NifRes
         Ok(listener) => listener,
         Err(error) => return Ok((terms::error(), reason::term(env, error)).encode(env)),
     };
-    let resource = ResourceArc::new(ListenerResource { listener, copy: options::copy(opts)? });
+    let resource = ResourceArc::new(ListenerResource {
+        listener,
+        copy: options::copy(opts)?,
+    });
     if resource.monitor(Some(env), &env.pid()).is_none() {
         resource.listener.close();
     }
@@ -58,7 +61,11 @@ fn listener_accept<'a>(
             let owner = Owner::new(env.pid());
             let connection = resource.listener.adopt(stream, Box::new(owner.clone()));
             let id = owner.id;
-            (id, connection::resource(env, connection, owner, resource.copy)).encode(env)
+            (
+                id,
+                connection::resource(env, connection, owner, resource.copy),
+            )
+                .encode(env)
         })
         .collect();
     let status = match status {

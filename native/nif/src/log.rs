@@ -38,8 +38,11 @@ impl<S: Subscriber> Layer<S> for Forward {
         let mut message = Message(String::new());
         event.record(&mut message);
         let metadata = event.metadata();
-        let record =
-            Record { level: *metadata.level(), target: metadata.target(), message: message.0 };
+        let record = Record {
+            level: *metadata.level(),
+            target: metadata.target(),
+            message: message.0,
+        };
         if self.0.try_send(record).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
@@ -80,7 +83,10 @@ fn log_to(receiver: LocalPid, level: Atom) -> NifResult<Atom> {
             Registry::default().with(layer).with(Forward(sender)),
         );
         handle.spawn(forward(records));
-        Log { level, receiver: Mutex::new(None) }
+        Log {
+            level,
+            receiver: Mutex::new(None),
+        }
     });
     if let Ok(mut current) = log.receiver.lock() {
         *current = Some(receiver);
@@ -91,7 +97,9 @@ fn log_to(receiver: LocalPid, level: Atom) -> NifResult<Atom> {
 
 async fn forward(mut records: Receiver<Record>) {
     while let Some(record) = records.recv().await {
-        let receiver = LOG.get().and_then(|log| log.receiver.lock().ok().and_then(|r| *r));
+        let receiver = LOG
+            .get()
+            .and_then(|log| log.receiver.lock().ok().and_then(|r| *r));
         if let Some(pid) = receiver {
             let dropped = DROPPED.swap(0, Ordering::Relaxed);
             let level = level_atom(record.level);

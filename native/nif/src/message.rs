@@ -16,10 +16,16 @@ impl<'a> Outgoing<'a> {
     /// Takes a binary as it is and flattens an iolist.
     pub(crate) fn new(term: Term<'a>) -> Result<Self, rustler::Error> {
         if term.is_binary() {
-            return Ok(Self { term, binary: Binary::from_term(term)? });
+            return Ok(Self {
+                term,
+                binary: Binary::from_term(term)?,
+            });
         }
         let binary = Binary::from_iolist(term)?;
-        Ok(Self { term: binary.to_term(term.get_env()), binary })
+        Ok(Self {
+            term: binary.to_term(term.get_env()),
+            binary,
+        })
     }
 }
 
@@ -59,7 +65,11 @@ impl Held {
                 (binary.as_slice().as_ptr(), binary.len())
             })
         });
-        Self { data, len, _env: env }
+        Self {
+            data,
+            len,
+            _env: env,
+        }
     }
 }
 

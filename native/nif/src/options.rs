@@ -11,7 +11,7 @@ use rustler::{Atom, Binary, Decoder, Error, NifMap, NifResult, Term};
 
 mod atoms {
     rustler::atoms! { any, close, discard, host, length4, line, none, path, peer, port, system,
-        from_endpoint, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
+    from_endpoint, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
 }
 
 #[derive(NifMap)]
@@ -35,11 +35,20 @@ struct TcpMap {
 pub(crate) fn limits(options: Term<'_>) -> NifResult<Arc<Limits>> {
     let map: LimitsMap = options.decode()?;
     Ok(Arc::new(Limits {
-        framing: choice(map.framing, [(atoms::line(), Framing::Line), (atoms::length4(), Framing::Length4)])?,
+        framing: choice(
+            map.framing,
+            [
+                (atoms::line(), Framing::Line),
+                (atoms::length4(), Framing::Length4),
+            ],
+        )?,
         max_frame: map.max_frame_bytes,
         on_oversize: choice(
             map.on_oversize,
-            [(atoms::close(), OnOversize::Close), (atoms::discard(), OnOversize::Discard)],
+            [
+                (atoms::close(), OnOversize::Close),
+                (atoms::discard(), OnOversize::Discard),
+            ],
         )?,
         high_water: map.high_water_bytes,
         max_queue: map.max_queue_bytes,
@@ -51,7 +60,10 @@ pub(crate) fn limits(options: Term<'_>) -> NifResult<Arc<Limits>> {
 
 pub(crate) fn tcp(options: Term<'_>) -> NifResult<Tcp> {
     let map: TcpMap = options.decode()?;
-    Ok(Tcp { nodelay: map.nodelay, keepalive: map.keepalive })
+    Ok(Tcp {
+        nodelay: map.nodelay,
+        keepalive: map.keepalive,
+    })
 }
 
 pub(crate) fn dial(options: Term<'_>) -> NifResult<Dial> {
@@ -87,9 +99,15 @@ pub(crate) fn tls(options: Term<'_>) -> NifResult<Option<Tls>> {
     let certfile = file(tls, "certfile", atoms::none())?;
     let keyfile = file(tls, "keyfile", atoms::none())?;
     Ok(Some(Tls {
-        verify: choice(get(tls, "verify")?.decode()?, [(atoms::peer(), true), (atoms::none(), false)])?,
+        verify: choice(
+            get(tls, "verify")?.decode()?,
+            [(atoms::peer(), true), (atoms::none(), false)],
+        )?,
         ca_file: file(tls, "cacertfile", atoms::system())?,
-        identity: certfile.zip(keyfile).map(|(cert_file, key_file)| Identity { cert_file, key_file }),
+        identity: certfile.zip(keyfile).map(|(cert_file, key_file)| Identity {
+            cert_file,
+            key_file,
+        }),
         server_name: text_or(get(tls, "server_name")?, atoms::from_endpoint())?,
         only_tls13: choice(
             get(tls, "min_version")?.decode()?,
@@ -145,7 +163,10 @@ fn ip(term: Term<'_>) -> NifResult<IpAddr> {
         return Ok(IpAddr::from([a, b, c, d]));
     }
     let groups = rustler::types::tuple::get_tuple(term)?;
-    let groups: Vec<u16> = groups.into_iter().map(u16::decode).collect::<NifResult<_>>()?;
+    let groups: Vec<u16> = groups
+        .into_iter()
+        .map(u16::decode)
+        .collect::<NifResult<_>>()?;
     let groups: [u16; 8] = groups.try_into().map_err(|_| Error::BadArg)?;
     Ok(IpAddr::from(groups))
 }

@@ -18,7 +18,9 @@ pub(crate) fn handle() -> NifResult<Handle> {
             .enable_all()
             .build()
     });
-    runtime.map(|runtime| runtime.handle().clone()).map_err(|_| Error::BadArg)
+    runtime
+        .map(|runtime| runtime.handle().clone())
+        .map_err(|_| Error::BadArg)
 }
 
 /// Sets the number of worker threads; `false` if the runtime runs already.

@@ -22,7 +22,10 @@ impl Owner {
     pub(crate) fn new(pid: LocalPid) -> Self {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Self { id, pid: Arc::new(Mutex::new(pid)) }
+        Self {
+            id,
+            pid: Arc::new(Mutex::new(pid)),
+        }
     }
 
     pub(crate) fn set(&self, pid: LocalPid) {

@@ -55,13 +55,15 @@ pub(crate) fn address<'a>(env: Env<'a>, address: Option<&Address>) -> Term<'a> {
             ((a, b, c, d), v4.port()).encode(env)
         }
         Some(Address::Ip(SocketAddr::V6(v6))) => {
-            let groups: Vec<Term<'a>> =
-                v6.ip().segments().iter().map(|group| group.encode(env)).collect();
+            let groups: Vec<Term<'a>> = v6
+                .ip()
+                .segments()
+                .iter()
+                .map(|group| group.encode(env))
+                .collect();
             (rustler::types::tuple::make_tuple(env, &groups), v6.port()).encode(env)
         }
-        Some(Address::Path(file)) => {
-            (path(), binary(env, file.as_os_str().as_bytes())).encode(env)
-        }
+        Some(Address::Path(file)) => (path(), binary(env, file.as_os_str().as_bytes())).encode(env),
         Some(Address::Abstract(name)) => (r#abstract(), binary(env, name)).encode(env),
         Some(Address::Unnamed) => unnamed().encode(env),
     }

@@ -96,11 +96,7 @@ pub enum Params {
 }
 
 /// Checks a document completely and reads the envelope of each message in it.
-pub fn envelope(
-    input: &[u8],
-    max_depth: usize,
-    max_batch: usize,
-) -> Result<Message<'_>, Fault> {
+pub fn envelope(input: &[u8], max_depth: usize, max_batch: usize) -> Result<Message<'_>, Fault> {
     let mut reader = Reader::new(input, max_depth);
     let message = match reader.begin()? {
         Value::Array => Message::Batch(batch(&mut reader, max_batch)?),
@@ -117,11 +113,16 @@ fn batch<'a>(reader: &mut Reader<'a>, max: usize) -> Result<Vec<Element<'a>>, Fa
         fresh = false;
         let from = lex::skip_space(reader.rest);
         if elements.len() >= max {
-            return Err(Fault { reason: Reason::BatchLimit, at: reader.at(from) });
+            return Err(Fault {
+                reason: Reason::BatchLimit,
+                at: reader.at(from),
+            });
         }
         let value = reader.begin()?;
         let envelope = single(reader, value)?;
-        let raw = from.get(..from.len() - reader.rest.len()).unwrap_or_default();
+        let raw = from
+            .get(..from.len() - reader.rest.len())
+            .unwrap_or_default();
         elements.push(Element { raw, envelope });
     }
     Ok(elements)
@@ -182,7 +183,12 @@ impl<'a> Members<'a> {
             Some(Value::Text(method)) => Some(method),
             _ => None,
         };
-        Envelope { kind, id, method, params: self.params() }
+        Envelope {
+            kind,
+            id,
+            method,
+            params: self.params(),
+        }
     }
 
     fn kind(&self, id: Id<'a>) -> Result<Kind, Why> {

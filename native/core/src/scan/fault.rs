@@ -56,7 +56,10 @@ pub(super) fn in_number(input: &[u8]) -> &[u8] {
 }
 
 fn skip_digits(input: &[u8]) -> &[u8] {
-    let count = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = input
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     input.get(count..).unwrap_or_default()
 }
 

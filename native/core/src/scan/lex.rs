@@ -34,7 +34,10 @@ impl Look for Portable {
     fn marks(piece: &[u8; PIECE]) -> Marks {
         let piece = u128::from_le_bytes(*piece);
         let (low, high) = (word_marks(piece as u64), word_marks((piece >> 64) as u64));
-        Marks { stops: low.0 | high.0 << 8, high: low.1 | high.1 << 8 }
+        Marks {
+            stops: low.0 | high.0 << 8,
+            high: low.1 | high.1 << 8,
+        }
     }
 }
 
@@ -88,7 +91,9 @@ impl<'a> Text<'a> {
         loop {
             let (run, stop) = rest.split_at(text_run::<Portable>(rest).0.min(rest.len()));
             buffer.extend_from_slice(run);
-            let Some((char, after)) = stop.strip_prefix(b"\\").and_then(escape) else { break };
+            let Some((char, after)) = stop.strip_prefix(b"\\").and_then(escape) else {
+                break;
+            };
             buffer.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
             rest = after;
         }
@@ -179,7 +184,10 @@ pub fn number(input: &[u8]) -> Option<(Number<'_>, &[u8])> {
 }
 
 fn digits(input: &[u8]) -> Option<&[u8]> {
-    let count = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = input
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     if count == 0 { None } else { input.get(count..) }
 }
 
@@ -241,7 +249,10 @@ pub fn escape(input: &[u8]) -> Option<(char, &[u8])> {
 }
 
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "only while the table is made, by the compiler")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "only while the table is made, by the compiler"
+)]
 fn short_escape(kind: u8) -> Option<u8> {
     // A table, because a jump for each kind is one that the processor often guesses wrong.
     static BYTES: [u8; 256] = {
@@ -286,10 +297,7 @@ fn hex(input: &[u8]) -> Option<(u32, &[u8])> {
 /// Reads the rest of a string whose opening quote has been read and appends what it stands for
 /// to `output`. Returns what follows the closing quote, and whether all is ASCII: what is not
 /// has not been checked to be UTF-8.
-pub fn unescape<'a, L: Look>(
-    input: &'a [u8],
-    output: &mut Vec<u8>,
-) -> Option<(&'a [u8], bool)> {
+pub fn unescape<'a, L: Look>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&'a [u8], bool)> {
     let mut rest = input;
     let mut ascii = true;
     loop {

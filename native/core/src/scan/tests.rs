@@ -4,7 +4,9 @@ use std::path::Path;
 const DEPTH: usize = 512;
 
 fn fault(input: &[u8]) -> Option<(Reason, usize)> {
-    check(input, DEPTH).err().map(|fault| (fault.reason, fault.at))
+    check(input, DEPTH)
+        .err()
+        .map(|fault| (fault.reason, fault.at))
 }
 
 fn one(input: &str) -> Envelope<'_> {
@@ -16,8 +18,8 @@ fn one(input: &str) -> Envelope<'_> {
 
 #[test]
 fn every_file_of_the_suite_is_judged_as_its_name_says() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/json-test-suite/test_parsing");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/json-test-suite/test_parsing");
     let Ok(files) = std::fs::read_dir(&folder) else {
         eprintln!("skipped: no {}", folder.display());
         return;
@@ -89,16 +91,25 @@ fn limits_hold_at_and_give_way_over_them() {
     for depth in [1, 2, 512] {
         let nested = ["[".repeat(depth), "]".repeat(depth)].concat();
         assert_eq!(check(nested.as_bytes(), depth), Ok(()));
-        let over = Fault { reason: Reason::DepthLimit, at: depth - 1 };
+        let over = Fault {
+            reason: Reason::DepthLimit,
+            at: depth - 1,
+        };
         assert_eq!(check(nested.as_bytes(), depth - 1), Err(over));
     }
     let longest = "1".repeat(lex::MAX_INTEGER_BYTES);
     assert_eq!(fault(longest.as_bytes()), None);
     let longer = format!("{longest}1");
-    assert_eq!(fault(longer.as_bytes()), Some((Reason::NumberOutOfRange, 0)));
+    assert_eq!(
+        fault(longer.as_bytes()),
+        Some((Reason::NumberOutOfRange, 0))
+    );
     let batch = b"[1, 2, 3]";
     assert!(envelope(batch, DEPTH, 3).is_ok());
-    let over = Fault { reason: Reason::BatchLimit, at: 7 };
+    let over = Fault {
+        reason: Reason::BatchLimit,
+        at: 7,
+    };
     assert_eq!(envelope(batch, DEPTH, 2), Err(over));
 }
 
@@ -137,19 +148,24 @@ fn messages_are_told_apart() {
 
 #[test]
 fn names_are_compared_by_what_they_stand_for_and_the_last_one_counts() {
-    let input = r#"{"jsonrpc":"2\u002e0","\u0069d":"a\nb","method":"x","meth\u006fd":"y","params":[]}"#;
+    let input =
+        r#"{"jsonrpc":"2\u002e0","\u0069d":"a\nb","method":"x","meth\u006fd":"y","params":[]}"#;
     let envelope = one(input);
     assert_eq!(envelope.kind, Kind::Request);
     assert_eq!(envelope.params, Params::Array);
     assert_eq!(envelope.method.map(|method| method.raw), Some(&b"y"[..]));
-    let Id::Text(id) = envelope.id else { panic!("{:?}", envelope.id) };
+    let Id::Text(id) = envelope.id else {
+        panic!("{:?}", envelope.id)
+    };
     assert_eq!(id.plain(&mut Vec::new()), b"a\nb");
 }
 
 #[test]
 fn a_batch_is_cut_into_its_messages() {
     let input = br#" [ {"jsonrpc":"2.0","method":"a"} , 1,[[],{}] ]"#;
-    let Ok(Message::Batch(elements)) = envelope(input, DEPTH, 10) else { panic!() };
+    let Ok(Message::Batch(elements)) = envelope(input, DEPTH, 10) else {
+        panic!()
+    };
     let raw: Vec<&[u8]> = elements.iter().map(|element| element.raw).collect();
     let expected: [&[u8]; 3] = [br#"{"jsonrpc":"2.0","method":"a"}"#, b"1", b"[[],{}]"];
     assert_eq!(raw, expected);
@@ -189,7 +205,10 @@ fn small_integers_are_those_of_the_grammar() {
 fn escapes_stand_for_what_the_rfc_says() {
     let input = br#"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud83d-\ude00\ud83d\u0041" rest"#;
     let expected = "\"\\/\u{8}\u{c}\n\r\té😀\u{fffd}-\u{fffd}\u{fffd}A";
-    assert_eq!(unescaped(input), Some((expected.as_bytes().to_vec(), &b" rest"[..])));
+    assert_eq!(
+        unescaped(input),
+        Some((expected.as_bytes().to_vec(), &b" rest"[..]))
+    );
 }
 
 proptest::proptest! {
@@ -202,7 +221,7 @@ proptest::proptest! {
             if let Some(slot) = bytes.get_mut(at) { *slot = byte }
         }
         let stop = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-        let expected = bytes.iter().position(|byte| stop(byte)).unwrap_or(bytes.len());
+        let expected = bytes.iter().position(stop).unwrap_or(bytes.len());
         let (count, ascii) = lex::text_run::<lex::Portable>(&bytes);
         proptest::prop_assert_eq!(count, expected);
         proptest::prop_assert_eq!(ascii, bytes[..expected].is_ascii());
