@@ -15,7 +15,8 @@ groups() ->
         [encode(Name, Text) || {Name, Text} <- Documents].
 
 decode(Name, Text) ->
-    Variants = [variant(Path, fun(_) -> [per_call_us(Decode, Text)] end) || {Path, Decode} <- decoders()],
+    Measure = fun(Decode) -> fun(_) -> [per_call_us(Decode, Text)] end end,
+    Variants = [variant(Path, Measure(Decode)) || {Path, Decode} <- decoders()],
     group(decode, Name, Variants, decode_bars(Name)).
 
 encode(Name, Text) ->
@@ -103,12 +104,16 @@ tool(Index) ->
     #{
         <<"name">> => <<"read_table_", Number/binary>>,
         <<"description">> =>
-            <<"Reads those rows of table ", Number/binary, " that match one condition only, newest first, as one JSON array.">>,
+            <<"Reads those rows of table ", Number/binary, " that match one condition only, ",
+                "newest first, as one JSON array.">>,
         <<"inputSchema">> => #{
             <<"type">> => <<"object">>,
             <<"properties">> => #{
                 <<"condition">> =>
-                    #{<<"type">> => <<"string">>, <<"description">> => <<"an SQL condition, or none">>},
+                    #{
+                        <<"type">> => <<"string">>,
+                        <<"description">> => <<"an SQL condition, or none">>
+                    },
                 <<"limit">> =>
                     #{<<"type">> => <<"integer">>, <<"minimum">> => 1, <<"maximum">> => 500}
             },

@@ -213,7 +213,8 @@ endless(Socket, Chunk, Pause) ->
 %% @doc A tools/call of exactly this size.
 -spec frame(Bytes :: pos_integer()) -> binary().
 frame(Bytes) ->
-    padded(<<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",",
+    padded(<<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",",
+        "\"params\":{\"name\":\"echo\",",
         "\"arguments\":{\"text\":\"">>, <<"\"}}}">>, Bytes).
 
 %% @doc A frame of exactly this size that says which one it is.

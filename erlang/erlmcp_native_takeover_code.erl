@@ -134,12 +134,17 @@ load(Module, File, Binary) ->
     case purge(Module) of
         ok ->
             case code:load_binary(Module, filename(File), Binary) of
-                {module, Module} -> ok;
+                {module, Module} -> loaded(Module);
                 {error, Reason} -> {error, {not_loaded, Module, Reason}}
             end;
         {error, _} = Error ->
             Error
     end.
+
+%% Another load, such as an upgrade's, finds no old code in its way.
+loaded(Module) ->
+    _ = code:soft_purge(Module),
+    ok.
 
 %% The original as it is on disk now: a release upgrade may have brought another. In embedded mode
 %% nothing else would load it.
@@ -147,7 +152,7 @@ put_back(#replaced{module = Module, original = {File, Binary}}) ->
     case purge(Module) of
         ok ->
             case code:load_file(Module) of
-                {module, Module} -> ok;
+                {module, Module} -> loaded(Module);
                 {error, _} -> load(Module, File, Binary)
             end;
         {error, _} = Error ->

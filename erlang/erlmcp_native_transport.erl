@@ -58,6 +58,8 @@
     guarded :: erlmcp_native_guarded:guarded(),
     decided = false :: boolean(),
     phase = connecting :: phase(),
+    %% What a send is told that finds no connection.
+    failure = not_connected :: erlmcp_native:reason(),
     window :: erlmcp_native_window:window(),
     %% There may be something to take.
     readable = false :: boolean(),
@@ -229,7 +231,7 @@ events(Events, State) -> lists:foldl(fun event/2, State, Events).
 
 event(connected, #state{module = Module, shape = Shape} = State) ->
     ok = Module:event(connected, Shape),
-    send_held(State#state{phase = open});
+    send_held(State#state{phase = open, failure = not_connected});
 event(readable, State) ->
     take(State#state{readable = true});
 event(writable, State) ->
@@ -247,18 +249,18 @@ answered(#state{guarded = Guarded} = State) ->
 cut(#state{guarded = Guarded, source = Source} = State) ->
     Closed = State#state{guarded = erlmcp_native_guarded:close(Guarded)},
     case Source of
-        accept ->
-            down({down, busy, final}, Closed);
-        dial ->
-            Down = down({down, busy, {retry_in, 0}}, Closed),
-            case dial(Down) of
-                {ok, Dialling} -> Dialling;
-                {error, Reason} -> down({down, Reason, final}, Down)
-            end
+        accept -> down({down, busy, final}, Closed);
+        dial -> dial_again(down({down, busy, {retry_in, 0}}, Closed))
+    end.
+
+dial_again(State) ->
+    case dial(State) of
+        {ok, Dialling} -> Dialling;
+        {error, Reason} -> down({down, Reason, final}, State)
     end.
 
 down({down, Reason, Next}, #state{module = Module, shape = Shape, phase = Was} = State) ->
-    Lost = refuse_held(Reason, count_attempt(Was, lost(State))),
+    Lost = refuse_held(Reason, tried(Was, Reason, lost(State))),
     ok = Module:event({down, Was, Reason, Next}, Shape),
     case Next of
         {retry_in, _} -> Lost#state{phase = waiting};
@@ -269,10 +271,10 @@ lost(#state{guarded = Guarded} = State) ->
     {Deliver, Lost} = erlmcp_native_guarded:lost(Guarded),
     deliver(Deliver, State#state{guarded = Lost, readable = false}).
 
-count_attempt(open, State) ->
+tried(open, _, State) ->
     State;
-count_attempt(_, #state{guarded = Guarded} = State) ->
-    State#state{guarded = erlmcp_native_guarded:attempt_failed(Guarded)}.
+tried(_, Reason, #state{guarded = Guarded} = State) ->
+    State#state{guarded = erlmcp_native_guarded:attempt_failed(Guarded), failure = Reason}.
 
 %% ---- from the peer to the receiver
 
@@ -364,8 +366,11 @@ send_for(From, Data, State) ->
 
 send_and_reply({From, Data}, #state{guarded = Guarded} = State) ->
     {Result, Next} = erlmcp_native_guarded:send(Data, Guarded),
-    gen_server:reply(From, Result),
+    gen_server:reply(From, result(Result, State)),
     State#state{guarded = Next}.
+
+result({error, not_connected}, #state{failure = Failure}) -> {error, Failure};
+result(Result, _) -> Result.
 
 send_held(#state{held = Held} = State) ->
     lists:foldr(fun send_and_reply/2, State#state{held = []}, Held).
@@ -375,13 +380,8 @@ refuse_held(Reason, #state{held = Held} = State) ->
     State#state{held = []}.
 
 release(From, #state{held = Held} = State) ->
-    case lists:keytake(From, 1, Held) of
-        {value, _, Rest} ->
-            gen_server:reply(From, {error, not_connected}),
-            State#state{held = Rest};
-        false ->
-            State
-    end.
+    {Expired, Rest} = lists:partition(fun({Sender, _}) -> Sender =:= From end, Held),
+    (refuse_held(not_connected, State#state{held = Expired}))#state{held = Rest}.
 
 summary(#state{module = Module, shape = Shape, options = Options, guarded = Guarded} = State) ->
     (erlmcp_native_guarded:info(Guarded))#{

@@ -102,8 +102,9 @@ routes(_) ->
 
 routes_in_order(_) ->
     ok = ?R:register_server(s, self(), #{}),
-    [ok = ?R:route_to_server(s, t, N) || N <- lists:seq(1, 1000)],
-    ?assertEqual([{mcp_message, t, N} || N <- lists:seq(1, 1000)], [next() || _ <- lists:seq(1, 1000)]).
+    Numbers = lists:seq(1, 1000),
+    [ok = ?R:route_to_server(s, t, N) || N <- Numbers],
+    [?assertEqual({mcp_message, t, N}, next()) || N <- Numbers].
 
 %% To erlmcp's own registry no transport is called `broadcast', and every change notification lost.
 broadcasts(_) ->

@@ -231,7 +231,8 @@ json_rpc_encodes(_) ->
     [
         begin
             ?assert(is_binary(Json)),
-            ?assertEqual({ok, Expected#{<<"jsonrpc">> => <<"2.0">>}}, erlmcp_native_json:decode(Json))
+            {ok, Message} = erlmcp_native_json:decode(Json),
+            ?assertEqual(Expected#{<<"jsonrpc">> => <<"2.0">>}, Message)
         end
      || {Json, Expected} <- [
             {?RPC:encode_request(1, <<"m">>, #{a => 1}),
@@ -358,7 +359,7 @@ in_embedded_mode(_) ->
     On = fun(M, F, A) -> peer:call(Peer, M, F, A, ?WAIT) end,
     ?assertEqual(embedded, On(code, get_mode, [])),
     Modules = [?TCP, ?RPC, erlmcp_client | application_modules()],
-    [{module, Module} = On(code, load_file, [Module]) || Module <- Modules, not sticky(Module)],
+    [{module, Module} = On(code, load_file, [Module]) || Module <- Modules],
     ok = On(application, load, [erlmcp_native]),
     ok = On(application, set_env, [erlmcp_native, takeover, true]),
     {ok, _} = On(application, ensure_all_started, [erlmcp_native]),
@@ -392,7 +393,8 @@ logged(Level) ->
 
 take_over(Env) ->
     _ = application:load(erlmcp_native),
-    [ok = application:set_env(erlmcp_native, K, V) || {K, V} <- maps:to_list(Env#{takeover => true})],
+    All = maps:to_list(Env#{takeover => true}),
+    [ok = application:set_env(erlmcp_native, Key, Value) || {Key, Value} <- All],
     {ok, _} = application:ensure_all_started(erlmcp_native),
     erlmcp_native_takeover:status().
 
@@ -412,8 +414,6 @@ modules(App) ->
         File <- filelib:wildcard(filename:join(Ebin, "*.beam"))].
 
 has(App) -> code:lib_dir(App) =/= {error, bad_name}.
-
-sticky(Module) -> code:is_sticky(Module).
 
 options(Port) -> #{host => "127.0.0.1", port => Port}.
 
