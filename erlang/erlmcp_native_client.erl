@@ -74,8 +74,10 @@ init(#{transport := Transport} = Options) ->
 %% is handed on in its process dictionary.
 %% @private
 -spec start_transport(map()) -> {ok, pid()} | {error, term()}.
-start_transport(Options) ->
-    case erlmcp_native_transport_owner:start_link(Options#{guard => guard(Options)}) of
+start_transport(Given) ->
+    %% The owner is the client, which sends first.
+    Options = maps:merge(#{guard => client}, maps:remove(owner, Given)),
+    case erlmcp_native_transport_owner:start_link(Options) of
         {ok, Transport} ->
             _ = put({?MODULE, transport}, Transport),
             {ok, Transport};
@@ -90,8 +92,6 @@ start_client(Options) ->
 
 %% Not by name: erlmcp is no dependency of this application.
 erlmcp_client() -> erlmcp_client.
-
-guard(Options) -> maps:get(guard, Options, client).
 
 child(Id, Supervisor) ->
     case lists:keyfind(Id, 1, supervisor:which_children(Supervisor)) of

@@ -180,7 +180,7 @@ handle_info(Msg, #state{module = Module, shape = Shape, guarded = Guarded} = Sta
         unknown ->
             case erlmcp_native_guarded:handle_info(Msg, Guarded) of
                 {Events, Next} -> noreply(events(Events, State#state{guarded = Next}));
-                unknown -> {noreply, State}
+                unknown -> other_info(Msg, State)
             end
     end.
 
@@ -189,6 +189,10 @@ handle_info(Msg, #state{module = Module, shape = Shape, guarded = Guarded} = Sta
 terminate(_, #state{module = Module, shape = Shape, guarded = Guarded}) ->
     _ = erlmcp_native_guarded:close(Guarded),
     Module:terminate(Shape).
+
+%% A listener that cannot give the connection ends the process it was for.
+other_info({'EXIT', Pid, shutdown}, State) when is_pid(Pid) -> {stop, shutdown, State};
+other_info(_, State) -> {noreply, State}.
 
 shape_says(ok, State) ->
     {noreply, State};

@@ -137,14 +137,18 @@ gives_up_lingering(_) ->
     [ended(Helper) || Helper <- helpers()],
     ?assertEqual({error, econnreset}, drain(Peer)).
 
+%% The kernel drops what it has not sent yet when a socket with unread data is closed.
 unread_data_does_not_reset_what_was_sent(_) ->
     {Socket, Peer} = pair(#{}),
+    ok = inet:setopts(Peer, [{show_econnreset, true}, {recbuf, 200000}]),
     ok = gen_tcp:send(Peer, <<"never read\n">>),
-    {ok, Sent} = ?PATH:send(Socket, <<"last words">>),
+    Large = binary:copy(<<"m">>, 2000000),
+    {ok, Sent} = ?PATH:send(Socket, Large),
+    ?assertMatch(#{queue_bytes := 0}, ?PATH:info(Sent)),
     ok = ?PATH:close(Sent),
-    ok = inet:setopts(Peer, [{show_econnreset, true}]),
-    {ok, <<"last words\n">>} = gen_tcp:recv(Peer, 11, ?WAIT),
-    {error, closed} = gen_tcp:recv(Peer, 0, ?WAIT).
+    [ended(Helper) || Helper <- helpers()],
+    ?assertEqual({ok, <<Large/binary, "\n">>}, gen_tcp:recv(Peer, 2000001, ?WAIT)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)).
 
 give_moves_what_has_arrived(_) ->
     {Socket, Peer} = pair(#{}),
@@ -272,9 +276,10 @@ give_during_the_handshake(Config) ->
     Listen = tls_listen(Config, []),
     Socket = tls_open(Config, Listen, #{}),
     {ok, Accepted} = ssl:transport_accept(Listen, ?WAIT),
-    Owner = owner(Socket),
-    {ok, Peer} = ssl:handshake(Accepted, ?WAIT),
-    ok = ssl:send(Peer, <<"welcome\n">>),
+    Owner = owner(Socket, fun() ->
+        {ok, Peer} = ssl:handshake(Accepted, ?WAIT),
+        ok = ssl:send(Peer, <<"welcome\n">>)
+    end),
     ?assertEqual([<<"welcome">>], taken(Owner, 1)),
     ?assertEqual([], mailbox()).
 
@@ -299,17 +304,21 @@ session_ends_with_its_owner(Config) ->
     Listen = tls_listen(Config, []),
     {Owner, Monitor} = spawn_monitor(fun() ->
         Socket = await(ready, tls_open(Config, Listen, #{max_frame_bytes => 100000000})),
-        {ok, _} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+        {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+        stuck(Sent),
         Test ! sent,
         receive stop -> ok end
     end),
     {ok, Accepted} = ssl:transport_accept(Listen, ?WAIT),
     {ok, Peer} = ssl:handshake(Accepted, ?WAIT),
     receive sent -> ok after ?WAIT -> ct:fail(not_sent) end,
-    Helpers = helpers(),
+    {ok, Name} = ssl:peername(Peer),
+    [Port] = [P || P <- erlang:ports(), inet:sockname(P) =:= {ok, Name}],
+    Helpers = [monitor(port, Port) | helpers()],
     Owner ! stop,
     ended(Monitor),
-    [ended(Helper) || Helper <- Helpers],
+    %% At once: left to itself `ssl' waits twice 5 s for the peer to read.
+    [ended(Helper, 3000) || Helper <- Helpers],
     ?assertMatch({error, _}, ssl:recv(Peer, 50000001, ?WAIT)).
 
 killed_session(Config) ->
@@ -469,10 +478,24 @@ stalled(Progress) ->
         end
     end.
 
+%% The connection has sent what the peer lets it.
+stuck(Socket) ->
+    #{queue_bytes := Before} = ?PATH:info(Socket),
+    receive
+    after 300 ->
+        case ?PATH:info(Socket) of
+            #{queue_bytes := Before} when Before > 0 -> ok;
+            _ -> stuck(Socket)
+        end
+    end.
+
 ended(Monitor) ->
+    ended(Monitor, ?WAIT).
+
+ended(Monitor, Timeout) ->
     receive
         {'DOWN', Monitor, _, _, _} -> ok
-    after ?WAIT -> ct:fail(alive)
+    after Timeout -> ct:fail(alive)
     end.
 
 %% Processes that the path has started.
@@ -487,38 +510,50 @@ is_helper({current_stacktrace, Stack}) ->
 is_helper(undefined) ->
     false.
 
-%% A process that is given the socket and reports what it takes.
+%% A process that is given the socket and reports what it takes. As a gen_server would, it loses
+%% what comes before it knows the socket, so nothing may.
 owner(Socket) ->
+    owner(Socket, fun() -> ok end).
+
+owner(Socket, Meanwhile) ->
     Test = self(),
     Owner = spawn_link(fun() ->
         receive
-            {socket, Given} -> owner(Test, Given)
+            Early -> exit({early, Early})
+        after 300 -> Test ! {self(), quiet}
+        end,
+        receive
+            {socket, Given} -> report(Test, Given)
         end
     end),
     {ok, Given} = ?PATH:give(Socket, Owner),
-    Owner ! {socket, Given},
+    Meanwhile(),
+    receive
+        {Owner, quiet} -> Owner ! {socket, Given}
+    after ?WAIT -> ct:fail(not_quiet)
+    end,
     Owner.
 
-owner(Test, Socket) ->
+report(Test, Socket) ->
     {Items, Status, Next} = ?PATH:take(Socket, 10, 1000),
     _ = [Test ! {self(), Item} || Item <- Items],
     case Status of
-        more -> owner(Test, Next);
+        more -> report(Test, Next);
         {down, _} -> Test ! {self(), Status};
-        _ -> owner_waits(Test, Next)
+        _ -> wait_and_report(Test, Next)
     end.
 
-owner_waits(Test, Socket) ->
+wait_and_report(Test, Socket) ->
     receive
         Msg ->
             case ?PATH:handle_info(Msg, Socket) of
                 {ready, Next} ->
-                    owner(Test, Next);
+                    report(Test, Next);
                 {none, Next} ->
-                    owner_waits(Test, Next);
+                    wait_and_report(Test, Next);
                 {writable, Next} ->
                     Test ! {self(), writable},
-                    owner_waits(Test, Next)
+                    wait_and_report(Test, Next)
             end
     end.
 

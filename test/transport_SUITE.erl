@@ -47,6 +47,7 @@ groups() ->
             connects_elsewhere,
             closes,
             tells_about_itself,
+            ends_when_told_to,
             refuses_what_it_does_not_know
         ]},
         {client, [
@@ -478,6 +479,12 @@ tells_about_itself(Config) ->
     ?assertEqual({ok, connected}, gen_server:call(T, {connection_status})),
     ?assertEqual({ok, running}, gen_server:call(T, {server_status})),
     ?assertEqual(Info, gen_server:call(T, {transport_call, get_info})).
+
+ends_when_told_to(Config) ->
+    {T, Peer} = connected(Config, #{}),
+    spawn(fun() -> exit(T, shutdown) end),
+    ?assertEqual({'EXIT', T, shutdown}, exit_of(T)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)).
 
 refuses_what_it_does_not_know(Config) ->
     {T, Peer} = connected(Config, #{}),
