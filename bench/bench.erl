@@ -62,7 +62,15 @@ main() ->
     end.
 
 modules() ->
-    [bench_recv, bench_ping, bench_idle, bench_slow_owner, bench_no_newline, bench_soak].
+    [
+        bench_json,
+        bench_recv,
+        bench_ping,
+        bench_idle,
+        bench_slow_owner,
+        bench_no_newline,
+        bench_soak
+    ].
 
 select([], Groups) ->
     {ok, [Group || Group <- Groups, not maps:get(by_name_only, Group, false)]};

@@ -20,7 +20,7 @@ fail() {
 
 core() {
     if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
-        cargo bench --locked -p erlmcp_core --bench frame --bench scan -- \
+        cargo bench --locked -p erlmcp_core --bench frame --bench json -- \
             --warm-up-time 0.5 --measurement-time 1.5 --noplot
     else
         echo 'bench: no Rust in PATH, the benches of the core are left out'

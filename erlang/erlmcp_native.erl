@@ -63,6 +63,7 @@
     | not_owner
     | active
     | panic
+    | no_json
     | {tls, tls_reason()}
     | {posix, atom()}
     | {option, Key :: term(), Value :: term()}
@@ -70,6 +71,7 @@
 %% `closed': orderly, by either side. `embedded_newline', `empty_message': the message cannot be
 %% sent with newline framing. `busy': the outbound queue is full, `writable' follows.
 %% `active': a take while messages are being pushed. `panic': a defect in native code.
+%% `no_json': on the path `beam' OTP 27 or jsx is needed.
 
 -type socket_info() :: #{
     state := connecting | open | eof | closing | down,

@@ -1,12 +1,55 @@
-%% @doc JSON for the messages of the Model Context Protocol.
+%% @doc JSON (RFC 8259) for the messages of the Model Context Protocol.
 %%
-%% Objects are maps with binary keys, `null' is the atom `null', strings are binaries. The codec
-%% is OTP's `json' where there is one (OTP 27) and jsx elsewhere.
+%% Objects are maps with binary keys, `null' is the atom `null', strings are binaries. On the path
+%% `nif' this is done in Rust, on a dirty scheduler where it takes long; on `beam' by OTP's `json'
+%% (OTP 27) or jsx. What both give is the same, but for what docs/json.md lists.
 -module(erlmcp_native_json).
 
--export([decode/1, encode/1, scan/1]).
+-export([decode/1, decode/2, encode/1, encode/2, scan/1]).
 
--export_type([envelope/0, fault/0, id/0]).
+-export_type([decode_options/0, encode_options/0, fault/0, refusal/0, envelope/0, id/0, why/0]).
+-export_type([scanned/0]).
+
+-type decode_options() :: #{
+    null => atom(),
+    keys => binary | existing_atom,
+    strings => copy | reference,
+    max_depth => 1..1000000,
+    path => erlmcp_native_path:path()
+}.
+%% `null': the atom that stands for null, `null' by default. `keys': `existing_atom' makes those
+%% names atoms that are atoms already, the others stay binaries. `strings': with `reference' a
+%% string of more than 64 bytes may be a part of the document and keep all of it in memory.
+%% `max_depth': how deep arrays and objects may be nested, 512 by default. `path': the node's by
+%% default.
+
+-type encode_options() :: #{
+    null => atom(),
+    return => binary | iodata,
+    path => erlmcp_native_path:path()
+}.
+%% `null': an atom that is written as null, beside `null'. `return': `iodata' spares copying large
+%% strings.
+
+-type fault() :: {
+    unexpected_end
+    | unexpected_byte
+    | invalid_utf8
+    | invalid_escape
+    | number_out_of_range
+    | depth_limit
+    | batch_limit,
+    At :: non_neg_integer()
+}.
+%% What is wrong with a document, and the byte where it is, counted from 0. `unexpected_end': the
+%% position is the size of the document. `invalid_escape': that of the backslash.
+%% `number_out_of_range': an integer of more than 4,096 characters, or too large for a float; its
+%% first byte. `depth_limit': the bracket that is one too many. `batch_limit': that of the batch.
+
+-type refusal() ::
+    {unsupported | unsupported_key | improper_list | invalid_utf8 | number_out_of_range, term()}.
+%% Why a term has no JSON, and the part of it: a tuple or the like; a key that is not a binary,
+%% an atom or an integer; the tail of a list; a binary; an integer of more than 4,096 characters.
 
 -type id() :: integer() | binary() | null | undefined.
 %% `undefined': the message has none.
@@ -18,7 +61,7 @@
     params := object | array | none | other,
     why => why()
 }.
-%% `why' is there where the kind is `invalid'.
+%% What a transport has to know of a message. `why' is there where the kind is `invalid'.
 
 -type why() ::
     not_object
@@ -29,130 +72,142 @@
     | missing_id
     | unknown_type.
 
--type fault() :: {invalid_json | depth_limit | batch_limit, At :: non_neg_integer()}.
-%% `At' is the byte of the bracket that is one too many; the codecs do not tell where a document
-%% is wrong, which is then reported at 0.
+-type scanned() ::
+    {ok, envelope()}
+    | {ok, {batch, [{Element :: binary(), envelope()}]}}
+    | {error, fault()}.
 
 -define(MAX_DEPTH, 512).
 -define(MAX_BATCH, 1000).
 
--define(CODEC_KEY, {?MODULE, codec}).
+%% In this many bytes there is nothing that holds a scheduler for long without the native side
+%% noticing: strings, which are gone through at 2 bytes per nanosecond or more.
+-define(DIRECT, 524288).
 
-%% @doc Decodes a document. Arrays and objects may be nested 512 deep.
+-define(WORDS_KEY, {?MODULE, words}).
+
+%% @doc Decodes a document.
 -spec decode(binary()) -> {ok, term()} | {error, fault()}.
 decode(Text) when is_binary(Text) ->
-    case nesting(Text) of
-        ok -> decode(codec(), Text);
-        {error, _} = Error -> Error
+    case erlmcp_native_path:default() of
+        nif -> native_decode(Text, null, false, false, ?MAX_DEPTH);
+        beam -> erlmcp_native_json_beam:decode(Text, decode_defaults())
     end.
 
-decode({Module, Options}, Text) ->
-    try
-        {ok, apply(Module, decode, [Text | Options])}
-    catch
-        error:_ -> {error, {invalid_json, 0}}
-    end.
-
-%% @doc Encodes a term; raises `badarg' or the codec's own error for what has no JSON.
--spec encode(term()) -> binary().
-encode(Term) ->
-    {Module, _} = codec(),
-    iolist_to_binary(Module:encode(Term)).
-
-%% @doc What a transport has to know of a message to pass it on, answer it or hold it back. A batch
-%% may have 1,000 messages.
--spec scan(binary()) ->
-    {ok, envelope()} | {ok, {batch, [{Element :: binary(), envelope()}]}} | {error, fault()}.
-scan(Text) ->
-    case decode(Text) of
-        {ok, Batch} when is_list(Batch), length(Batch) > ?MAX_BATCH ->
-            {error, {batch_limit, 0}};
-        {ok, Batch} when is_list(Batch) ->
-            {ok, {batch, [{encode(Element), envelope(Element)} || Element <- Batch]}};
-        {ok, Message} ->
-            {ok, envelope(Message)};
+%% @doc Decodes a document.
+-spec decode(binary(), decode_options()) ->
+    {ok, term()} | {error, fault() | erlmcp_native:reason()}.
+decode(Text, Given) when is_binary(Text) ->
+    case options(Given, decode_defaults()) of
+        {ok, #{path := beam} = Options} ->
+            erlmcp_native_json_beam:decode(Text, Options);
+        {ok, #{null := Null, keys := Keys, strings := Strings, max_depth := MaxDepth}} ->
+            Atoms = Keys =:= existing_atom,
+            native_decode(Text, Null, Atoms, Strings =:= reference, MaxDepth);
         {error, _} = Error ->
             Error
     end.
 
-envelope(Message) when is_map(Message) ->
-    Envelope = #{
-        id => id(maps:get(<<"id">>, Message, undefined)),
-        method => method(maps:get(<<"method">>, Message, undefined)),
-        params => params(maps:get(<<"params">>, Message, undefined))
-    },
-    case kind(Message) of
-        {invalid, Why} -> Envelope#{kind => invalid, why => Why};
-        Kind -> Envelope#{kind => Kind}
-    end;
-envelope(_) ->
-    #{kind => invalid, why => not_object, id => undefined, method => undefined, params => none}.
+%% @doc Encodes a term: maps as objects, lists as arrays, binaries and atoms as strings, but for
+%% `true', `false' and `null'. Raises an error of type {@link refusal()} for what has no JSON.
+-spec encode(term()) -> binary().
+encode(Term) ->
+    case erlmcp_native_path:default() of
+        nif -> native_encode(Term, null, false);
+        beam -> erlmcp_native_json_beam:encode(Term, encode_defaults())
+    end.
 
-kind(#{<<"jsonrpc">> := <<"2.0">>} = Message) -> kind_of(Message);
-kind(#{<<"jsonrpc">> := _}) -> {invalid, wrong_version};
-kind(_) -> {invalid, missing_version}.
+%% @doc Encodes a term. Options that are none raise `{option, Key, Value}'.
+-spec encode(term(), encode_options()) -> iodata().
+encode(Term, Given) ->
+    case options(Given, encode_defaults()) of
+        {ok, #{path := beam} = Options} -> erlmcp_native_json_beam:encode(Term, Options);
+        {ok, #{null := Null, return := Return}} -> native_encode(Term, Null, Return =:= iodata);
+        {error, Reason} -> error(Reason, [Term, Given])
+    end.
 
-kind_of(#{<<"method">> := Method}) when not is_binary(Method) ->
-    {invalid, invalid_method};
-kind_of(#{<<"method">> := _, <<"id">> := Id}) when is_binary(Id); is_integer(Id) ->
-    request;
-kind_of(#{<<"method">> := _, <<"id">> := _}) ->
-    {invalid, invalid_id};
-kind_of(#{<<"method">> := _}) ->
-    notification;
-kind_of(Message) when not is_map_key(<<"result">>, Message), not is_map_key(<<"error">>, Message) ->
-    {invalid, unknown_type};
-kind_of(#{<<"id">> := Id}) when is_binary(Id); is_integer(Id); Id =:= null ->
-    response;
-kind_of(#{<<"id">> := _}) ->
-    {invalid, invalid_id};
-kind_of(_) ->
-    {invalid, missing_id}.
+%% @doc What a transport has to know of a message to pass it on, answer it or hold it back. The
+%% document is checked to its end. A batch may have 1,000 messages.
+-spec scan(binary()) -> scanned().
+scan(Text) when is_binary(Text) ->
+    case erlmcp_native_path:default() of
+        nif when byte_size(Text) > ?DIRECT ->
+            erlmcp_native_nif:json_scan_dirty(Text, ?MAX_DEPTH, ?MAX_BATCH);
+        nif ->
+            erlmcp_native_nif:json_scan(Text, ?MAX_DEPTH, ?MAX_BATCH);
+        beam ->
+            erlmcp_native_json_beam:scan(Text, ?MAX_BATCH, decode_defaults())
+    end.
 
-id(Id) when is_binary(Id); is_integer(Id); Id =:= null -> Id;
-id(_) -> undefined.
+native_decode(Text, Null, Atoms, References, MaxDepth) when byte_size(Text) > ?DIRECT ->
+    erlmcp_native_nif:json_decode_dirty(Text, words(), Null, Atoms, References, MaxDepth);
+native_decode(Text, Null, Atoms, References, MaxDepth) ->
+    Words = words(),
+    case erlmcp_native_nif:json_decode(Text, Words, Null, Atoms, References, MaxDepth) of
+        late ->
+            erlmcp_native_nif:json_decode_dirty(Text, Words, Null, Atoms, References, MaxDepth);
+        Result ->
+            Result
+    end.
 
-method(Method) when is_binary(Method) -> Method;
-method(_) -> undefined.
+native_encode(Term, Null, Pieces) ->
+    case erlmcp_native_nif:json_encode(Term, Null, Pieces) of
+        {ok, Json} -> Json;
+        {error, Refusal} -> error(Refusal);
+        late -> native_encode_dirty(Term, Null, Pieces)
+    end.
 
-params(undefined) -> none;
-params(Params) when is_map(Params) -> object;
-params(Params) when is_list(Params) -> array;
-params(_) -> other.
+native_encode_dirty(Term, Null, Pieces) ->
+    case erlmcp_native_nif:json_encode_dirty(Term, Null, Pieces) of
+        {ok, Json} -> Json;
+        {error, Refusal} -> error(Refusal)
+    end.
 
-%% What is too short to be nested too deep is not looked at.
-nesting(Text) when byte_size(Text) =< 2 * ?MAX_DEPTH -> ok;
-nesting(Text) -> nesting(Text, 0, 0).
-
-nesting(<<$", Rest/binary>>, At, Depth) -> skip_string(Rest, At + 1, Depth);
-nesting(<<Byte, _/binary>>, At, ?MAX_DEPTH) when Byte =:= $[; Byte =:= ${ ->
-    {error, {depth_limit, At}};
-nesting(<<Byte, Rest/binary>>, At, Depth) when Byte =:= $[; Byte =:= ${ ->
-    nesting(Rest, At + 1, Depth + 1);
-nesting(<<Byte, Rest/binary>>, At, Depth) when Byte =:= $]; Byte =:= $} ->
-    nesting(Rest, At + 1, Depth - 1);
-nesting(<<_, Rest/binary>>, At, Depth) -> nesting(Rest, At + 1, Depth);
-nesting(<<>>, _, _) -> ok.
-
-skip_string(<<$\\, _, Rest/binary>>, At, Depth) -> skip_string(Rest, At + 2, Depth);
-skip_string(<<$", Rest/binary>>, At, Depth) -> nesting(Rest, At + 1, Depth);
-skip_string(<<_, Rest/binary>>, At, Depth) -> skip_string(Rest, At + 1, Depth);
-skip_string(<<>>, _, _) -> ok.
-
-codec() ->
-    case persistent_term:get(?CODEC_KEY, undefined) of
+%% The native side takes the most frequent names from here instead of making them each time: what
+%% is in a persistent term belongs to no process and is not copied.
+words() ->
+    case persistent_term:get(?WORDS_KEY, undefined) of
         undefined ->
-            Codec = find([{json, []}, {jsx, [[return_maps]]}]),
-            persistent_term:put(?CODEC_KEY, Codec),
-            Codec;
-        Codec ->
-            Codec
+            Words = erlmcp_native_nif:json_words(),
+            persistent_term:put(?WORDS_KEY, Words),
+            Words;
+        Words ->
+            Words
     end.
 
-find([]) ->
-    error({no_json, "OTP 27 or jsx on the code path is needed"});
-find([{Module, _} = Codec | Rest]) ->
-    case code:ensure_loaded(Module) of
-        {module, Module} -> Codec;
-        {error, _} -> find(Rest)
+decode_defaults() ->
+    #{null => null, keys => binary, strings => copy, max_depth => ?MAX_DEPTH, path => default}.
+
+encode_defaults() ->
+    #{null => null, return => binary, path => default}.
+
+options(Given, Defaults) when is_map(Given) ->
+    Step = fun
+        (_, _, {error, _} = Error) ->
+            Error;
+        (Key, Value, {ok, Options}) ->
+            case is_map_key(Key, Defaults) andalso valid(Key, Value) of
+                true -> {ok, Options#{Key := Value}};
+                false -> {error, {option, Key, Value}}
+            end
+    end,
+    case maps:fold(Step, {ok, Defaults}, Given) of
+        {ok, #{path := default} = Options} -> {ok, Options#{path := erlmcp_native_path:default()}};
+        {ok, Options} -> available(Options);
+        {error, _} = Error -> Error
+    end;
+options(Given, _) ->
+    {error, {option, options, Given}}.
+
+available(#{path := Path} = Options) ->
+    case erlmcp_native_path:use(Path) of
+        {ok, _} -> {ok, Options};
+        {error, _} = Error -> Error
     end.
+
+valid(null, V) -> is_atom(V);
+valid(keys, V) -> V =:= binary orelse V =:= existing_atom;
+valid(strings, V) -> V =:= copy orelse V =:= reference;
+valid(max_depth, V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000;
+valid(return, V) -> V =:= binary orelse V =:= iodata;
+valid(path, V) -> V =:= nif orelse V =:= beam.

@@ -24,6 +24,16 @@
     log_to/2,
     metrics_read/0
 ]).
+-export([
+    json_words/0,
+    json_decode/6,
+    json_decode_dirty/6,
+    json_encode/3,
+    json_encode_dirty/3,
+    json_scan/3,
+    json_scan_dirty/3
+]).
+
 -export_type([connection/0, listener/0]).
 
 -opaque connection() :: reference().
@@ -97,6 +107,42 @@ log_to(_Receiver, _Level) -> ?NOT_LOADED.
 %% @doc Reads the native counters.
 -spec metrics_read() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
 metrics_read() -> ?NOT_LOADED.
+
+%% @doc The names and strings that {@link json_decode/6} need not make.
+-spec json_words() -> tuple().
+json_words() -> ?NOT_LOADED.
+
+%% @doc Decodes on a normal scheduler; `late' asks for the same call on a dirty one.
+-spec json_decode(
+    binary(), Words :: tuple(), Null :: atom(), boolean(), boolean(), pos_integer()
+) ->
+    {ok, term()} | {error, erlmcp_native_json:fault()} | late.
+json_decode(_Input, _Words, _Null, _ExistingAtoms, _References, _MaxDepth) -> ?NOT_LOADED.
+
+%% @doc Decodes on a dirty scheduler.
+-spec json_decode_dirty(
+    binary(), Words :: tuple(), Null :: atom(), boolean(), boolean(), pos_integer()
+) ->
+    {ok, term()} | {error, erlmcp_native_json:fault()}.
+json_decode_dirty(_Input, _Words, _Null, _ExistingAtoms, _References, _MaxDepth) -> ?NOT_LOADED.
+
+%% @doc Encodes on a normal scheduler; `late' asks for the same call on a dirty one.
+-spec json_encode(term(), Null :: atom(), Pieces :: boolean()) ->
+    {ok, iodata()} | {error, erlmcp_native_json:refusal()} | late.
+json_encode(_Term, _Null, _Pieces) -> ?NOT_LOADED.
+
+%% @doc Encodes on a dirty scheduler.
+-spec json_encode_dirty(term(), Null :: atom(), Pieces :: boolean()) ->
+    {ok, iodata()} | {error, erlmcp_native_json:refusal()}.
+json_encode_dirty(_Term, _Null, _Pieces) -> ?NOT_LOADED.
+
+%% @doc Reads envelopes on a normal scheduler.
+-spec json_scan(binary(), pos_integer(), pos_integer()) -> erlmcp_native_json:scanned().
+json_scan(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
+
+%% @doc Reads envelopes on a dirty scheduler.
+-spec json_scan_dirty(binary(), pos_integer(), pos_integer()) -> erlmcp_native_json:scanned().
+json_scan_dirty(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
 
 init() ->
     case erlang:load_nif(library(), 0) of

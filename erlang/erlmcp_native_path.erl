@@ -95,12 +95,12 @@
 %%
 %% Without a setting the node uses `nif' where the library is loaded, and else says so once in
 %% the log and uses `beam'. A path asked for by name that cannot be had keeps the application
-%% from starting.
+%% from starting, and so does the path `beam' where there is neither OTP 27 nor jsx.
 -spec configure() -> ok | {error, erlmcp_native:reason()}.
 configure() ->
     case {application:get_env(erlmcp_native, path), erlmcp_native_nif:status()} of
         {{ok, beam}, _} ->
-            put_default(beam);
+            use_beam();
         {{ok, nif}, {failed, Why}} ->
             {error, {path_unavailable, nif, Why}};
         {{ok, Path}, _} when Path =/= nif ->
@@ -110,7 +110,16 @@ configure() ->
             put_default(nif);
         {undefined, {failed, Why}} ->
             logger:warning("erlmcp_native: no native library, running on pure Erlang: ~0tp", [Why]),
-            put_default(beam)
+            use_beam()
+    end.
+
+use_beam() ->
+    case erlmcp_native_json_beam:codec() of
+        {ok, _} ->
+            put_default(beam);
+        {error, no_json} = Error ->
+            logger:error("erlmcp_native: pure Erlang needs OTP 27 or jsx on the code path"),
+            Error
     end.
 
 %% @doc The callback module of a path.

@@ -4,6 +4,7 @@
 //! the VM's own means, and resources close what they hold when they are collected.
 
 mod connection;
+mod json;
 mod listener;
 mod log;
 mod message;

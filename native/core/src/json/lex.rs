@@ -1,72 +1,12 @@
 //! The tokens of JSON. Nothing here decides what a fault is called or where it lies: a token
 //! that is no token is `None`, and [`super::check`] finds the reason.
 
+use super::look::{Marks, PIECE};
+
 /// The longest integer that is read, in characters. Turning digits into an integer takes time
 /// that grows with the square of their count, so one long number could hold a thread for
 /// minutes.
 pub const MAX_INTEGER_BYTES: usize = 4096;
-
-/// The size of the pieces that strings are looked at in.
-pub const PIECE: usize = 16;
-
-/// What there is in a piece of a string, with a bit for each byte, the lowest for the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marks {
-    /// The first byte that a string cannot hold as it is: quote, backslash, control character.
-    /// Only the lowest bit that is set counts.
-    pub stops: u16,
-    /// The bytes that are not ASCII.
-    pub high: u16,
-}
-
-/// A way of looking at a piece.
-pub trait Look {
-    /// Finds the bytes that count.
-    fn marks(piece: &[u8; PIECE]) -> Marks;
-}
-
-/// Looks at a piece with the arithmetic that every processor has.
-#[derive(Debug)]
-pub struct Portable;
-
-impl Look for Portable {
-    #[inline(always)]
-    fn marks(piece: &[u8; PIECE]) -> Marks {
-        let piece = u128::from_le_bytes(*piece);
-        let (low, high) = (word_marks(piece as u64), word_marks((piece >> 64) as u64));
-        Marks {
-            stops: low.0 | high.0 << 8,
-            high: low.1 | high.1 << 8,
-        }
-    }
-}
-
-/// The marks of eight bytes, in two halves of eight bits.
-#[inline(always)]
-fn word_marks(word: u64) -> (u16, u16) {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    // The top bit of each byte, moved next to each other.
-    let gather = |bits: u64| ((bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u16;
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let stops = (quote.wrapping_sub(ONES) & !quote)
-        | (backslash.wrapping_sub(ONES) & !backslash)
-        | (word.wrapping_sub(ONES * 0x20) & !word);
-    (gather(stops & HIGH), gather(word & HIGH))
-}
-
-impl Marks {
-    #[inline(always)]
-    fn stop(self) -> Option<usize> {
-        (self.stops != 0).then_some(self.stops.trailing_zeros() as usize)
-    }
-
-    #[inline(always)]
-    fn ascii_before(self, stop: usize) -> bool {
-        self.high & ((1 << stop) - 1) == 0
-    }
-}
 
 /// A string, as it stands between its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +29,7 @@ impl<'a> Text<'a> {
         buffer.clear();
         let mut rest = self.raw;
         loop {
-            let (run, stop) = rest.split_at(text_run::<Portable>(rest).0.min(rest.len()));
+            let (run, stop) = rest.split_at(text_run(rest).0.min(rest.len()));
             buffer.extend_from_slice(run);
             let Some((char, after)) = stop.strip_prefix(b"\\").and_then(escape) else {
                 break;
@@ -194,11 +134,11 @@ fn digits(input: &[u8]) -> Option<&[u8]> {
 /// How many bytes at the start may stand for themselves in a string, and whether they are all
 /// ASCII. Whether those that are not form UTF-8 is not looked at.
 #[inline(always)]
-pub fn text_run<L: Look>(input: &[u8]) -> (usize, bool) {
+pub fn text_run(input: &[u8]) -> (usize, bool) {
     let mut rest = input;
     let mut ascii = true;
     while let Some((piece, after)) = rest.split_first_chunk::<PIECE>() {
-        let marks = L::marks(piece);
+        let marks = Marks::of(piece);
         if let Some(stop) = marks.stop() {
             let count = input.len() - rest.len() + stop;
             return (count, ascii & marks.ascii_before(stop));
@@ -218,7 +158,7 @@ pub fn string(input: &[u8]) -> Option<(Text<'_>, &[u8])> {
     let mut ascii = true;
     let mut escaped = false;
     loop {
-        let (count, plain) = text_run::<Portable>(rest);
+        let (count, plain) = text_run(rest);
         ascii &= plain;
         match rest.get(count..)? {
             [b'"', after @ ..] => {
@@ -297,12 +237,12 @@ fn hex(input: &[u8]) -> Option<(u32, &[u8])> {
 /// Reads the rest of a string whose opening quote has been read and appends what it stands for
 /// to `output`. Returns what follows the closing quote, and whether all is ASCII: what is not
 /// has not been checked to be UTF-8.
-pub fn unescape<'a, L: Look>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&'a [u8], bool)> {
+pub fn unescape<'a>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&'a [u8], bool)> {
     let mut rest = input;
     let mut ascii = true;
     loop {
         if let Some((piece, after)) = rest.split_first_chunk::<PIECE>() {
-            let marks = L::marks(piece);
+            let marks = Marks::of(piece);
             // Copied whole, then shortened to what precedes the stop: a copy of constant length
             // is one instruction, one of variable length is a call.
             output.extend_from_slice(piece);
@@ -315,7 +255,7 @@ pub fn unescape<'a, L: Look>(input: &'a [u8], output: &mut Vec<u8>) -> Option<(&
             ascii &= marks.ascii_before(stop);
             rest = rest.get(stop..)?;
         } else {
-            let (count, plain) = text_run::<L>(rest);
+            let (count, plain) = text_run(rest);
             output.extend_from_slice(rest.get(..count)?);
             ascii &= plain;
             rest = rest.get(count..)?;

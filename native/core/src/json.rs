@@ -1,5 +1,6 @@
-//! JSON read without building values: whether a document is one, where and why it is not, and
-//! the envelope of the JSON-RPC messages in it.
+//! JSON without values: the tokens that decoders are made of, whether a document is one, where
+//! and why it is not, the envelope of the JSON-RPC messages in it, and how strings and floats are
+//! written.
 //!
 //! The grammar is that of RFC 8259. Where the RFC leaves a choice: a byte order mark at the
 //! start is skipped, of members with the same name the last one counts, and half of a surrogate
@@ -8,8 +9,11 @@
 mod envelope;
 mod fault;
 pub mod lex;
+mod look;
+pub mod names;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 pub use envelope::{Element, Envelope, Id, Kind, Message, Params, Why, envelope};
 pub use fault::{Fault, Reason};

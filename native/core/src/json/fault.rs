@@ -27,7 +27,7 @@ pub enum Reason {
     NumberOutOfRange,
     /// An array or object nested too deep; the position is that of its opening bracket.
     DepthLimit,
-    /// A batch of too many messages; the position is that of the first one too many.
+    /// A batch of too many messages; the position is that of its opening bracket.
     BatchLimit,
 }
 

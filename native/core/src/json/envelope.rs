@@ -106,7 +106,9 @@ pub fn envelope(input: &[u8], max_depth: usize, max_batch: usize) -> Result<Mess
     Ok(message)
 }
 
+/// Reads the elements of an array whose opening bracket has just been read.
 fn batch<'a>(reader: &mut Reader<'a>, max: usize) -> Result<Vec<Element<'a>>, Fault> {
+    let bracket = reader.at(reader.rest) - 1;
     let mut elements = Vec::new();
     let mut fresh = true;
     while !matches!(reader.next(fresh)?, Next::Closed) {
@@ -115,7 +117,7 @@ fn batch<'a>(reader: &mut Reader<'a>, max: usize) -> Result<Vec<Element<'a>>, Fa
         if elements.len() >= max {
             return Err(Fault {
                 reason: Reason::BatchLimit,
-                at: reader.at(from),
+                at: bracket,
             });
         }
         let value = reader.begin()?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use erlmcp_core::scan::{check, envelope};
+use erlmcp_core::json::{check, envelope};
 
 const MAX_DEPTH: usize = 512;
 const MAX_BATCH: usize = 100;
@@ -92,7 +92,7 @@ fn documents() -> [(&'static str, String); 4] {
 }
 
 fn checked(c: &mut Criterion) {
-    let mut group = c.benchmark_group("scan_check");
+    let mut group = c.benchmark_group("json_check");
     for (name, document) in documents() {
         assert!(
             check(document.as_bytes(), MAX_DEPTH).is_ok(),
@@ -107,7 +107,7 @@ fn checked(c: &mut Criterion) {
 }
 
 fn enveloped(c: &mut Criterion) {
-    let mut group = c.benchmark_group("scan_envelope");
+    let mut group = c.benchmark_group("json_envelope");
     for (name, document) in documents() {
         group.throughput(Throughput::Bytes(document.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(name), |b| {

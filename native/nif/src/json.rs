@@ -1,0 +1,273 @@
+//! JSON between binaries and terms.
+//!
+//! A call that may take long is made on a dirty scheduler. Whether one will is not known from the
+//! size alone, so calls on a normal scheduler are watched: one that takes too long gives up with
+//! `late`, and the caller repeats it on a dirty one.
+
+mod big;
+mod decode;
+mod encode;
+mod envelope;
+mod vm;
+
+use std::time::{Duration, Instant};
+
+use erlmcp_core::json::names::WORDS;
+use erlmcp_core::json::{self, Fault, Reason};
+use rustler::types::tuple::make_tuple;
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
+
+use crate::terms;
+
+/// How long a call may take on a normal scheduler. The VM wants a call back within one
+/// millisecond; half of it leaves room for the step that goes beyond.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// How many steps there are between two looks at the clock.
+const STEPS: u32 = 1024;
+
+/// How many bytes of strings are written on a normal scheduler: about 50 microseconds' worth.
+const DIRECT_BYTES: usize = 1 << 18;
+
+/// From this size on a call counts as work for the scheduler.
+const NOTICEABLE: usize = 4096;
+
+mod atoms {
+    rustler::atoms! {
+        late,
+        null,
+        unexpected_end,
+        unexpected_byte,
+        invalid_utf8,
+        invalid_escape,
+        number_out_of_range,
+        depth_limit,
+        batch_limit,
+        unsupported,
+        unsupported_key,
+        improper_list,
+    }
+}
+
+/// Time is up.
+struct Late;
+
+/// Keeps an eye on the time.
+struct Watch {
+    patient: bool,
+    since: Option<Instant>,
+    steps: u32,
+    bytes: usize,
+}
+
+impl Watch {
+    /// For a dirty scheduler.
+    fn patient() -> Self {
+        Self {
+            patient: true,
+            since: None,
+            steps: STEPS,
+            bytes: usize::MAX,
+        }
+    }
+
+    /// For a normal scheduler.
+    fn impatient() -> Self {
+        Self {
+            patient: false,
+            since: None,
+            steps: STEPS,
+            bytes: DIRECT_BYTES,
+        }
+    }
+
+    /// Counts one step.
+    #[inline(always)]
+    fn tick(&mut self) -> Result<(), Late> {
+        self.steps = self.steps.wrapping_sub(1);
+        if self.steps == 0 { self.look() } else { Ok(()) }
+    }
+
+    /// Looks at the clock, from the second time on: the clock starts when it is first needed,
+    /// because most calls are over before.
+    #[cold]
+    fn look(&mut self) -> Result<(), Late> {
+        self.steps = STEPS;
+        match self.since {
+            Some(since) if !self.patient && since.elapsed() > PATIENCE => Err(Late),
+            Some(_) => Ok(()),
+            None => {
+                self.since = Some(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Announces work in proportion to a size.
+    #[inline(always)]
+    fn spend(&mut self, bytes: usize) -> Result<(), Late> {
+        match self.bytes.checked_sub(bytes) {
+            Some(left) => {
+                self.bytes = left;
+                Ok(())
+            }
+            None => self.take_time(),
+        }
+    }
+
+    /// Announces a step that takes long.
+    fn take_time(&self) -> Result<(), Late> {
+        if self.patient { Ok(()) } else { Err(Late) }
+    }
+}
+
+/// Tells the scheduler of a call that took more than a moment.
+fn accounted<'a>(env: Env<'a>, size: usize, call: impl FnOnce() -> Term<'a>) -> Term<'a> {
+    if size < NOTICEABLE {
+        return call();
+    }
+    let since = Instant::now();
+    let result = call();
+    let percent = since.elapsed().as_micros() / 10;
+    let percent = i32::try_from(percent.clamp(1, 100)).unwrap_or(100);
+    rustler::schedule::consume_timeslice(env, percent);
+    result
+}
+
+/// The tuple of terms that saves decoding from making the most frequent ones anew.
+#[rustler::nif]
+fn json_words(env: Env<'_>) -> Term<'_> {
+    make_tuple(env, &WORDS.map(|word| terms::binary(env, word.as_bytes())))
+}
+
+/// Decodes on a normal scheduler.
+#[rustler::nif]
+fn json_decode<'a>(
+    env: Env<'a>,
+    input: Binary<'a>,
+    words: Term<'a>,
+    null: Term<'a>,
+    existing_atoms: bool,
+    references: bool,
+    max_depth: usize,
+) -> Term<'a> {
+    let options = decode::Options {
+        words,
+        null,
+        existing_atoms,
+        references,
+        max_depth,
+    };
+    accounted(env, input.len(), || {
+        decoded(env, input, &options, Watch::impatient())
+    })
+}
+
+/// Decodes on a dirty scheduler.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn json_decode_dirty<'a>(
+    env: Env<'a>,
+    input: Binary<'a>,
+    words: Term<'a>,
+    null: Term<'a>,
+    existing_atoms: bool,
+    references: bool,
+    max_depth: usize,
+) -> Term<'a> {
+    let options = decode::Options {
+        words,
+        null,
+        existing_atoms,
+        references,
+        max_depth,
+    };
+    decoded(env, input, &options, Watch::patient())
+}
+
+fn decoded<'a>(
+    env: Env<'a>,
+    input: Binary<'a>,
+    options: &decode::Options<'a>,
+    watch: Watch,
+) -> Term<'a> {
+    match decode::decode(input, options, watch) {
+        Ok(term) => (terms::ok(), term).encode(env),
+        Err(decode::Stop::Late) => atoms::late().encode(env),
+        Err(decode::Stop::Fault) => match json::check(&input, options.max_depth) {
+            Err(fault) => faulty(env, fault),
+            // Both follow the same grammar, so this is out of reach; a wrong position is better
+            // than a wrong answer.
+            Ok(()) => faulty(
+                env,
+                Fault {
+                    reason: Reason::UnexpectedByte,
+                    at: 0,
+                },
+            ),
+        },
+    }
+}
+
+/// Encodes on a normal scheduler.
+#[rustler::nif]
+fn json_encode<'a>(env: Env<'a>, term: Term<'a>, null: Term<'a>, pieces: bool) -> Term<'a> {
+    encoded(env, term, null, pieces, Watch::impatient())
+}
+
+/// Encodes on a dirty scheduler.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn json_encode_dirty<'a>(env: Env<'a>, term: Term<'a>, null: Term<'a>, pieces: bool) -> Term<'a> {
+    encoded(env, term, null, pieces, Watch::patient())
+}
+
+fn encoded<'a>(
+    env: Env<'a>,
+    term: Term<'a>,
+    null: Term<'a>,
+    pieces: bool,
+    watch: Watch,
+) -> Term<'a> {
+    match encode::encode(term, &encode::Options { null, pieces }, watch) {
+        Ok(document) => (terms::ok(), document).encode(env),
+        Err(encode::Stop::Late) => atoms::late().encode(env),
+        Err(encode::Stop::Refused(reason, term)) => (terms::error(), (reason, term)).encode(env),
+    }
+}
+
+/// Reads envelopes on a normal scheduler; the caller sees to the size.
+#[rustler::nif]
+fn json_scan<'a>(
+    env: Env<'a>,
+    input: Binary<'a>,
+    max_depth: usize,
+    max_batch: usize,
+) -> NifResult<Term<'a>> {
+    envelope::scan(env, input, max_depth, max_batch)
+}
+
+/// Reads envelopes on a dirty scheduler.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn json_scan_dirty<'a>(
+    env: Env<'a>,
+    input: Binary<'a>,
+    max_depth: usize,
+    max_batch: usize,
+) -> NifResult<Term<'a>> {
+    envelope::scan(env, input, max_depth, max_batch)
+}
+
+fn faulty(env: Env<'_>, fault: Fault) -> Term<'_> {
+    (terms::error(), (reason(fault.reason), fault.at)).encode(env)
+}
+
+fn reason(reason: Reason) -> Atom {
+    match reason {
+        Reason::UnexpectedEnd => atoms::unexpected_end(),
+        Reason::UnexpectedByte => atoms::unexpected_byte(),
+        Reason::InvalidUtf8 => atoms::invalid_utf8(),
+        Reason::InvalidEscape => atoms::invalid_escape(),
+        Reason::NumberOutOfRange => atoms::number_out_of_range(),
+        Reason::DepthLimit => atoms::depth_limit(),
+        Reason::BatchLimit => atoms::batch_limit(),
+    }
+}
