@@ -19,6 +19,7 @@ use crate::inbox::{Batch, Inbox, Status};
 use crate::metrics;
 use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
 use crate::outbox::Outbox;
+use crate::reader::Reader;
 use crate::stream::{Address, Stream, WriteHalf};
 use crate::sync::lock;
 use crate::tls::{self, Acceptor};
@@ -27,6 +28,9 @@ use crate::wire::Wire;
 /// The most that a send writes on its caller's thread; about 0.1 ms on loopback. The rest is
 /// queued, however much room the socket has.
 const DIRECT_WRITE: usize = 256 * 1024;
+
+/// An owner that took this much was kept busy, and the socket will have more soon.
+const BUSY: usize = 16 * 1024;
 
 /// The owner's end of a connection. Dropping it closes the connection.
 pub struct Connection {
@@ -93,11 +97,14 @@ impl Message for Bytes {
 
 pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
+    /// Taken before the inbox, never while it is held.
+    pub(crate) reader: Mutex<Reader>,
     pub(crate) inbox: Mutex<Inbox>,
     pub(crate) outbox: Mutex<Outbox>,
     pub(crate) waker: AtomicWaker,
     pub(crate) counters: Counters,
-    /// Set when the connection stands and senders may write themselves (not with TLS).
+    /// Set when the connection stands and its owner may read and senders may write themselves
+    /// (not with TLS).
     direct: OnceLock<Arc<WriteHalf>>,
     ends: OnceLock<Box<Ends>>,
     sink: Box<dyn Sink>,
@@ -174,17 +181,27 @@ impl Connection {
     }
 
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
+    ///
+    /// An owner that has taken all of much is not armed but asked to come again, and what the
+    /// socket has by then is read on its own thread: a busy connection wakes nobody.
     pub fn take(&self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
-        let mut inbox = lock(&self.shared.inbox);
-        let high_water = self.shared.limits.high_water;
-        let was_full = inbox.waiting() >= high_water;
-        let taken = inbox.take(max_items, max_bytes);
-        let resume = was_full && inbox.waiting() < high_water;
+        let shared = &*self.shared;
+        if max_items > 0 && lock(&shared.inbox).is_drained() {
+            shared.receive_now();
+        }
+        let mut inbox = lock(&shared.inbox);
+        let before = inbox.waiting();
+        let (batches, mut status) = inbox.take(max_items, max_bytes);
+        let high_water = shared.limits.high_water;
+        let resume = before >= high_water && inbox.waiting() < high_water;
+        if status == Status::Armed && before >= BUSY && shared.direct.get().is_some() {
+            status = inbox.ask_again();
+        }
         drop(inbox);
         if resume {
-            self.shared.waker.wake();
+            shared.waker.wake();
         }
-        taken
+        (batches, status)
     }
 
     /// Sends a message: writes what the socket takes now and queues the rest.
@@ -318,6 +335,7 @@ impl Drop for End {
 impl Shared {
     fn new(sink: Box<dyn Sink>, limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
+            reader: Mutex::new(Reader::new(&limits)),
             inbox: Mutex::new(Inbox::new()),
             outbox: Mutex::new(Outbox::new(limits.max_queue)),
             waker: AtomicWaker::new(),
@@ -386,7 +404,48 @@ impl Shared {
         self.waker.wake();
     }
 
-    pub(crate) fn deliver(&self, batch: Batch) {
+    /// Reads once without waiting, unless the task is reading.
+    fn receive_now(&self) {
+        let (Some(half), Ok(mut reader)) = (self.direct.get(), self.reader.try_lock()) else {
+            return;
+        };
+        if reader.done || reader.failed.is_some() {
+            return;
+        }
+        reader.make_room();
+        let result = match half.try_read(&mut reader.buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                reader.idle();
+                return;
+            }
+            Err(error) => Err(error.into()),
+            Ok(read) => self.received(&mut reader, read),
+        };
+        if let Err(error) = result {
+            reader.failed = Some(error);
+            self.waker.wake();
+        }
+    }
+
+    /// Splits what has been read into frames; a read of nothing is the end of the stream.
+    pub(crate) fn received(&self, reader: &mut Reader, read: usize) -> Result<(), Error> {
+        if read == 0 {
+            reader.done = true;
+            if !self.limits.half_close {
+                return Err(Error::Closed);
+            }
+            self.eof();
+            return Ok(());
+        }
+        self.counters.bytes_in(read);
+        let (batch, result) = reader.split(read);
+        if let Some(batch) = batch {
+            self.deliver(batch);
+        }
+        result
+    }
+
+    fn deliver(&self, batch: Batch) {
         let oversized = batch
             .items
             .iter()
@@ -397,12 +456,18 @@ impl Shared {
             .fetch_add(batch.items.len() as u64, Ordering::Relaxed);
         metrics::frames_in.add(batch.items.len() as u64);
         let mut inbox = lock(&self.inbox);
-        let tell = inbox.ended().is_none() && inbox.push(batch);
-        drop(inbox);
+        if inbox.ended().is_none() {
+            inbox.push(batch);
+        }
+    }
+
+    /// Tells the owner of what was delivered, if it has not been told.
+    pub(crate) fn tell_waiting(&self) {
+        let tell = lock(&self.inbox).tell();
         self.emit_ready(tell);
     }
 
-    pub(crate) fn eof(&self) {
+    fn eof(&self) {
         let tell = lock(&self.inbox).eof();
         self.emit_ready(tell);
     }

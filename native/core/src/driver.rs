@@ -5,25 +5,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::timeout;
 
 use crate::connection::Shared;
 use crate::error::Error;
-use crate::frame::{Item, Splitter};
-use crate::inbox::Batch;
-use crate::metrics;
-use crate::read_size::{MAX, ReadSize};
 use crate::sync::lock;
 use crate::wire::Wire;
 
 /// Time for the notice of the end (TLS close_notify, FIN) to leave.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
+/// How much may wait before the owner hears of it while the socket has more to give. Telling it
+/// of each read would wake it more often than it has work for.
+const UNTOLD: usize = 64 * 1024;
+
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     wire: Wire,
-    reader: Reader,
 }
 
 /// Where the task stands.
@@ -35,12 +33,7 @@ enum Step {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, wire: Wire) -> Self {
-        let reader = Reader::new(&shared);
-        Self {
-            shared,
-            wire,
-            reader,
-        }
+        Self { shared, wire }
     }
 
     /// Runs to the end of the connection and returns its reason.
@@ -52,7 +45,7 @@ impl Driver {
                 reason
             }
         };
-        self.reader.drop_buffer();
+        lock(&self.shared.reader).drop_buffer();
         if matches!(reason, Error::Closed | Error::FrameTooLarge) {
             // In a box: an open connection should not hold room for its end.
             Box::pin(self.finish()).await;
@@ -68,19 +61,24 @@ impl Driver {
         if let Err(error) = self.poll_send(cx) {
             return Poll::Ready(Step::Ended(error));
         }
+        let step = self.poll_receive_all(cx);
+        self.shared.tell_waiting();
+        step
+    }
+
+    fn poll_receive_all(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            if self.reader.done
-                || lock(&self.shared.inbox).waiting() >= self.shared.limits.high_water
-            {
+            let waiting = lock(&self.shared.inbox).waiting();
+            if waiting >= self.shared.limits.high_water {
                 return Poll::Pending;
+            }
+            if waiting >= UNTOLD {
+                self.shared.tell_waiting();
             }
             match self.poll_receive(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Step::Ended(error)),
-                Poll::Pending => {
-                    self.reader.idle();
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -100,26 +98,21 @@ impl Driver {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let room = self.reader.room();
-        let read = match self.wire.poll_read(cx, &mut self.reader.buf, room) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            Poll::Ready(Ok(n)) => n,
-        };
-        if read == 0 {
-            self.reader.done = true;
-            if !self.shared.limits.half_close {
-                return Poll::Ready(Err(Error::Closed));
+        let mut reader = lock(&self.shared.reader);
+        if let Some(error) = reader.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        if reader.done {
+            return Poll::Pending;
+        }
+        match self.wire.poll_read(cx, &mut reader) {
+            Poll::Pending => {
+                reader.idle();
+                Poll::Pending
             }
-            self.shared.eof();
-            return Poll::Ready(Ok(()));
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(read)) => Poll::Ready(self.shared.received(&mut reader, read)),
         }
-        self.shared.counters.bytes_in(read);
-        let (batch, result) = self.reader.split(read, room);
-        if let Some(batch) = batch {
-            self.shared.deliver(batch);
-        }
-        Poll::Ready(result)
     }
 
     /// Sends what is queued, for as long as `linger` allows, and says goodbye. What the peer has
@@ -137,13 +130,12 @@ impl Driver {
         ) {
             return;
         }
-        let mut scratch = BytesMut::new();
+        let mut scratch = vec![0; 4096];
         poll_fn(|cx| {
             let mut budget = 64;
             while budget > 0 {
                 budget -= 1;
-                scratch.clear();
-                match self.wire.poll_read(cx, &mut scratch, 4096) {
+                match self.wire.poll_discard(cx, &mut scratch) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     _ => break,
                 }
@@ -151,62 +143,5 @@ impl Driver {
             Poll::Ready(())
         })
         .await;
-    }
-}
-
-struct Reader {
-    buf: BytesMut,
-    splitter: Splitter,
-    size: ReadSize,
-    /// The peer will send nothing more.
-    done: bool,
-}
-
-impl Reader {
-    fn new(shared: &Shared) -> Self {
-        let limits = &shared.limits;
-        Self {
-            buf: BytesMut::new(),
-            splitter: Splitter::new(limits.framing, limits.max_frame, limits.on_oversize),
-            size: ReadSize::new(),
-            done: false,
-        }
-    }
-
-    /// Room for the next read. For a frame of known length all that is missing of it, within
-    /// reason: a peer that announces much and sends little must not make us allocate much.
-    fn room(&self) -> usize {
-        let size = self.size.get();
-        match self.splitter.wanted(&self.buf) {
-            Some(wanted) => wanted.saturating_sub(self.buf.len()).clamp(size, MAX),
-            None => size,
-        }
-    }
-
-    fn split(&mut self, read: usize, room: usize) -> (Option<Batch>, Result<(), Error>) {
-        self.size.record(read, room);
-        let mut items: Vec<Item> = Vec::new();
-        let (done, result) = self.splitter.split(&self.buf, &mut items);
-        let data = self.buf.split_to(done).freeze();
-        if result.is_err() {
-            metrics::frames_oversized.add(1);
-        }
-        let batch = if items.is_empty() {
-            None
-        } else {
-            Some(Batch { data, items })
-        };
-        (batch, result)
-    }
-
-    /// Nothing is coming in: give back what the last burst needed.
-    fn idle(&mut self) {
-        if self.buf.is_empty() {
-            self.drop_buffer();
-        }
-    }
-
-    fn drop_buffer(&mut self) {
-        self.buf = BytesMut::new();
     }
 }

@@ -77,11 +77,15 @@ impl Inbox {
         self.disarm()
     }
 
-    /// Adds frames.
-    pub fn push(&mut self, batch: Batch) -> bool {
+    /// Adds frames; [`Inbox::tell`] says when the owner is to hear of them.
+    pub fn push(&mut self, batch: Batch) {
         self.waiting += batch.items.iter().map(cost).sum::<usize>();
         self.batches.push_back(batch);
-        self.disarm()
+    }
+
+    /// Whether frames wait that the owner has not been told of.
+    pub fn tell(&mut self) -> bool {
+        !self.batches.is_empty() && self.disarm()
     }
 
     /// The peer has shut down its side.
@@ -110,6 +114,17 @@ impl Inbox {
     /// Whether the peer has shut down its side and the connection lives on.
     pub fn at_eof(&self) -> bool {
         self.phase == Phase::Eof
+    }
+
+    /// Whether the connection stands and nothing waits.
+    pub fn is_drained(&self) -> bool {
+        self.phase == Phase::Open && self.batches.is_empty()
+    }
+
+    /// Has an owner that has found nothing come again instead of waiting for an event.
+    pub fn ask_again(&mut self) -> Status {
+        self.armed = false;
+        Status::More
     }
 
     /// Forgets what waits: nobody will take it.
@@ -182,6 +197,7 @@ impl Inbox {
 
     fn settle(&mut self) -> Status {
         if !self.batches.is_empty() {
+            self.armed = false;
             return Status::More;
         }
         match self.phase {
@@ -258,12 +274,35 @@ mod tests {
     #[test]
     fn tells_the_owner_once_per_edge() {
         let mut inbox = open();
-        assert!(inbox.push(batch(&[1])));
-        assert!(!inbox.push(batch(&[1])));
+        assert!(!inbox.tell());
+        inbox.push(batch(&[1]));
+        inbox.push(batch(&[1]));
+        assert!(inbox.tell());
+        assert!(!inbox.tell());
         assert_eq!(inbox.take(1, 100).1, Status::More);
-        assert!(!inbox.push(batch(&[1])));
+        inbox.push(batch(&[1]));
+        assert!(!inbox.tell());
         assert_eq!(inbox.take(10, 100).1, Status::Armed);
-        assert!(inbox.push(batch(&[1])));
+        inbox.push(batch(&[1]));
+        assert!(inbox.tell());
+    }
+
+    #[test]
+    fn what_the_owner_finds_before_it_is_told_is_not_told() {
+        let mut inbox = open();
+        inbox.push(batch(&[1, 1]));
+        assert_eq!(inbox.take(1, 100).1, Status::More);
+        assert!(!inbox.tell());
+        assert_eq!(inbox.take(1, 100).1, Status::Armed);
+        assert!(!inbox.tell());
+    }
+
+    #[test]
+    fn an_end_is_told_with_what_came_before_it() {
+        let mut inbox = open();
+        inbox.push(batch(&[1]));
+        assert!(inbox.end(Error::Reset));
+        assert!(!inbox.tell());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
@@ -112,6 +113,14 @@ impl AsyncRead for ReadHalf {
 }
 
 impl WriteHalf {
+    /// Reads what there is, without being told of what comes later. Both halves are of one socket.
+    pub(crate) fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            WriteHalf::Tcp(half) => half.as_ref().try_read_buf(buf),
+            WriteHalf::Unix(half) => half.as_ref().try_read_buf(buf),
+        }
+    }
+
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             WriteHalf::Tcp(half) => half.try_write_vectored(slices),

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::outbox::Outbox;
+use crate::reader::Reader;
 use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::sync::lock;
 
@@ -49,25 +49,24 @@ impl Wire {
         }
     }
 
-    /// Reads into `buf`, which is given room only when there is something to read: an idle
-    /// connection holds no buffer. 0 is the end of the stream.
+    /// Reads into the reader's block, which is given room only when there is something to read: an
+    /// idle connection holds no block. 0 is the end of the stream.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-        room: usize,
+        reader: &mut Reader,
     ) -> Poll<io::Result<usize>> {
         match self {
             Wire::Plain(half, _) => {
                 ready!(half.poll_ready(cx))?;
-                buf.reserve(room);
-                poll_read_buf(Pin::new(half), cx, buf)
+                reader.make_room();
+                poll_read_buf(Pin::new(half), cx, &mut reader.buf)
             }
             Wire::Tls(tls) => {
                 let mut block = [MaybeUninit::uninit(); TLS_RECORD];
                 let mut read_buf = ReadBuf::uninit(&mut block);
                 ready!(Pin::new(&mut tls.session).poll_read(cx, &mut read_buf))?;
-                buf.extend_from_slice(read_buf.filled());
+                reader.buf.extend_from_slice(read_buf.filled());
                 Poll::Ready(Ok(read_buf.filled().len()))
             }
         }
@@ -125,6 +124,20 @@ impl Wire {
                 Poll::Ready(Ok(Some(lock(outbox).written(n))))
             }
         }
+    }
+
+    /// Reads into a block that is thrown away.
+    pub(crate) fn poll_discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        block: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut block = ReadBuf::new(block);
+        match self {
+            Wire::Plain(half, _) => ready!(Pin::new(half).poll_read(cx, &mut block))?,
+            Wire::Tls(tls) => ready!(Pin::new(&mut tls.session).poll_read(cx, &mut block))?,
+        }
+        Poll::Ready(Ok(block.filled().len()))
     }
 
     /// Tells the peer that nothing more will come.

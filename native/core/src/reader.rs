@@ -1,0 +1,114 @@
+//! Reading into blocks of memory and splitting them into frames.
+
+use bytes::BytesMut;
+
+use crate::error::Error;
+use crate::frame::{Item, Splitter};
+use crate::inbox::Batch;
+use crate::metrics;
+use crate::options::Limits;
+use crate::pool;
+use crate::read_size::{MAX, ReadSize};
+
+/// Room for a read: where there is less than `least`, `most` is made.
+struct Room {
+    least: usize,
+    most: usize,
+}
+
+/// The beginning of a frame up to this size moves to the next block; a larger one stays in a block
+/// of its own that grows by doubling.
+const MOVED_MAX: usize = 64 * 1024;
+
+/// What has been read of frames that are not complete, and how to go on.
+pub(crate) struct Reader {
+    pub(crate) buf: BytesMut,
+    /// With what capacity the block was taken from the pool.
+    block: usize,
+    splitter: Splitter,
+    size: ReadSize,
+    /// The peer will send nothing more.
+    pub(crate) done: bool,
+    /// What a read on the owner's thread met, for the task to end with.
+    pub(crate) failed: Option<Error>,
+}
+
+impl Reader {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            buf: BytesMut::new(),
+            block: 0,
+            splitter: Splitter::new(limits.framing, limits.max_frame, limits.on_oversize),
+            size: ReadSize::new(),
+            done: false,
+            failed: None,
+        }
+    }
+
+    /// Room for the next read: what is left of a block, as long as that is not little. For a
+    /// frame of known length all that is missing of it, within reason: a peer that announces much
+    /// and sends little must not make us allocate much.
+    fn room(&self) -> Room {
+        let size = self.size.get();
+        match self.splitter.wanted(&self.buf) {
+            Some(wanted) => {
+                let missing = wanted.saturating_sub(self.buf.len()).clamp(size, MAX);
+                Room {
+                    least: missing,
+                    most: missing,
+                }
+            }
+            None => Room {
+                least: size / 4,
+                most: size,
+            },
+        }
+    }
+
+    /// Makes room for a read.
+    pub(crate) fn make_room(&mut self) {
+        let room = self.room();
+        let begun = self.buf.len();
+        if self.buf.capacity() - begun >= room.least {
+            return;
+        }
+        if begun > MOVED_MAX {
+            self.buf.reserve(room.most);
+            return;
+        }
+        let capacity = room.most.max(begun + room.least);
+        let mut fresh = pool::take(capacity);
+        fresh.extend_from_slice(&self.buf);
+        pool::give(std::mem::replace(&mut self.buf, fresh), self.block);
+        self.block = capacity;
+    }
+
+    pub(crate) fn split(&mut self, read: usize) -> (Option<Batch>, Result<(), Error>) {
+        let left = self.buf.capacity() - self.buf.len();
+        self.size.record(read, read + left);
+        let mut items: Vec<Item> = Vec::new();
+        let (done, result) = self.splitter.split(&self.buf, &mut items);
+        let data = self.buf.split_to(done).freeze();
+        if result.is_err() {
+            metrics::frames_oversized.add(1);
+        }
+        let batch = if items.is_empty() {
+            None
+        } else {
+            Some(Batch { data, items })
+        };
+        (batch, result)
+    }
+
+    /// Nothing is coming in: give back what the last burst needed.
+    pub(crate) fn idle(&mut self) {
+        if self.buf.is_empty() {
+            self.drop_buffer();
+        }
+    }
+
+    pub(crate) fn drop_buffer(&mut self) {
+        pool::give(std::mem::take(&mut self.buf), self.block);
+        self.block = 0;
+    }
+}
