@@ -4,7 +4,7 @@
 %% own: past them an answer goes out in more than one array, and the oldest batch as far as it got.
 -module(erlmcp_native_batches).
 
--export([new/0, next/1, open/4, add/3]).
+-export([new/0, next/1, open/4, add/3, array/1]).
 
 -export_type([batches/0, key/0]).
 
@@ -71,5 +71,7 @@ bounded(#batch{bytes = Bytes, answers = Answers} = Batch) when Bytes > ?MAX_BYTE
 bounded(Batch) ->
     {[], Batch}.
 
+%% @doc One array of answers, latest first; none of none.
+-spec array([iodata()]) -> [iodata()].
 array([]) -> [];
 array(Answers) -> [[$[, lists:join($,, lists:reverse(Answers)), $]]].

@@ -12,7 +12,8 @@
 %% hold reaches it as an error. What is unanswered when the connection is lost is answered with
 %% an error (-32000): the client itself is told nothing of the loss and would wait.</li>
 %% <li>A `server' never sees a response, nor a request whose params it would break on: those
-%% are answered with -32602. When it dies, what it had not answered is answered with -32603.
+%% are answered with -32602. When it dies, what it had not answered is answered with -32603,
+%% and so is a request whose answer is too large to be sent.
 %% Its answers to requests of an earlier connection are dropped: their ids may be in use
 %% again.</li>
 %% </ul>
@@ -21,8 +22,8 @@
 %% see {@link counters/0}.
 -module(erlmcp_native_guard).
 
--export([new/1, inbound/2, oversized/1, outbound/2, connection_lost/1, receiver_lost/1]).
--export([info/1, counters/0]).
+-export([new/1, inbound/2, oversized/1, outbound/2, unsendable/2]).
+-export([connection_lost/1, receiver_lost/1, info/1, counters/0]).
 
 -export_type([guard/0, receiver/0, outcome/0]).
 
@@ -43,6 +44,7 @@
     | batches_refused
     | answers_stale
     | answers_in_place
+    | answers_unsendable
     | oversized.
 
 -type request() :: call | initialize | {batch, erlmcp_native_batches:key()}.
@@ -90,6 +92,7 @@ counters() ->
         {batches_refused, counter, "batches that are empty, too long, or not in the revision"},
         {answers_stale, counter, "answers to requests of an earlier connection"},
         {answers_in_place, counter, "requests answered because the connection or server was lost"},
+        {answers_unsendable, counter, "answers that make no frame, replaced by an error"},
         {oversized, counter, "messages over the limit that were skipped"}
     ].
 
@@ -135,6 +138,24 @@ outbound(Data, #guard{receiver = Receiver} = Guard) ->
         _ ->
             {[Message], Guard}
     end.
+
+%% @doc What is sent in place of answers that make no frame, the most likely because they are over
+%% the limit: the peer would wait for them.
+-spec unsendable(iodata(), guard()) -> {[iodata()], guard()}.
+unsendable(Data, #guard{receiver = server} = Guard) ->
+    case erlmcp_native_json:scan(iolist_to_binary(Data)) of
+        {ok, {batch, Elements}} ->
+            Errors = lists:append([in_place_of(Envelope) || {_, Envelope} <- Elements]),
+            Array = erlmcp_native_batches:array(lists:reverse(Errors)),
+            {Array, count(answers_unsendable, length(Errors), Guard)};
+        {ok, Envelope} ->
+            Errors = in_place_of(Envelope),
+            {Errors, count(answers_unsendable, length(Errors), Guard)};
+        {error, _} ->
+            {[], Guard}
+    end;
+unsendable(_, Guard) ->
+    {[], Guard}.
 
 %% @doc The connection was lost: what the receiver gets to hear in place of answers.
 -spec connection_lost(guard()) -> {Deliver :: [binary()], guard()}.
@@ -328,6 +349,11 @@ answer_to(initialize, Message, Guard) ->
         {ok, #{<<"result">> := #{} = Result}} -> {[Message], learn(Result, Guard)};
         _ -> {[Message], Guard}
     end.
+
+in_place_of(#{kind := response, id := Id}) when is_integer(Id); is_binary(Id) ->
+    [error_response(Id, ?INTERNAL_ERROR, <<"The answer cannot be sent">>)];
+in_place_of(_) ->
+    [].
 
 answer_in_place(Id, {Count, Kind}, {Replies, Guard}) ->
     Error = error_response(Id, ?INTERNAL_ERROR, <<"The server is not available">>),

@@ -192,9 +192,21 @@ post_one(Data, Guarded) ->
             case write([Data], Guarded) of
                 {ok, Written} -> Written;
                 {{error, busy}, Unwritten} -> put_by(Data, Unwritten);
-                {{error, Reason}, Unwritten} -> drop(Reason, Unwritten)
+                {{error, Reason}, Unwritten} -> unsent(Data, Reason, Unwritten)
             end
     end.
+
+%% Where the fault is in the message, the connection stands and the peer goes on waiting. What
+%% replaces it must be smaller, or it might come here again for ever.
+unsent(Data, Reason, #guarded{guard = Guard} = Guarded) when
+    Guard =/= none, Reason =:= frame_too_large orelse Reason =:= embedded_newline
+->
+    {Messages, Next} = erlmcp_native_guard:unsendable(Data, Guard),
+    Size = iolist_size(Data),
+    Smaller = [Message || Message <- Messages, iolist_size(Message) < Size],
+    post(Smaller, drop(Reason, Guarded#guarded{guard = Next}));
+unsent(_, Reason, Guarded) ->
+    drop(Reason, Guarded).
 
 put_by(Data, #guarded{outbox = Outbox, outbox_bytes = Bytes} = Guarded) ->
     Sum = Bytes + iolist_size(Data),
@@ -213,12 +225,12 @@ flush(#guarded{outbox = Outbox, outbox_bytes = Bytes} = Guarded) ->
                     Unwritten;
                 {Result, Next} ->
                     Left = Next#guarded{outbox = Rest, outbox_bytes = Bytes - iolist_size(Data)},
-                    flush(flushed(Result, Left))
+                    flush(flushed(Result, Data, Left))
             end
     end.
 
-flushed(ok, Guarded) -> Guarded;
-flushed({error, Reason}, Guarded) -> drop(Reason, Guarded).
+flushed(ok, _, Guarded) -> Guarded;
+flushed({error, Reason}, Data, Guarded) -> unsent(Data, Reason, Guarded).
 
 empty(#guarded{outbox = Outbox} = Guarded) ->
     case queue:len(Outbox) of

@@ -20,6 +20,7 @@ all() ->
         what_receivers_read_is_what_is_judged,
         nested_too_deep,
         oversized_is_answered,
+        answer_that_makes_no_frame_is_replaced,
         batch_is_split_and_gathered,
         batch_of_notifications_is_not_answered,
         batch_answers_may_come_in_any_order,
@@ -230,6 +231,20 @@ oversized_is_answered(_) ->
     {[], [Answer], Guard} = erlmcp_native_guard:oversized(server()),
     ?assertMatch(#{<<"id">> := null, <<"error">> := #{<<"code">> := -32600}}, json(Answer)),
     ?assertEqual(#{oversized => 1}, counters(Guard)).
+
+answer_that_makes_no_frame_is_replaced(_) ->
+    {[Answer], G1} = erlmcp_native_guard:unsendable(response(<<"a">>, <<"big">>), server()),
+    ?assertMatch(#{<<"id">> := <<"a">>, <<"error">> := #{<<"code">> := -32603}}, json(Answer)),
+    {[Array], G2} = erlmcp_native_guard:unsendable(array([response(1, 1), response(2, 2)]), G1),
+    ?assertMatch(
+        [#{<<"id">> := 1, <<"error">> := #{}}, #{<<"id">> := 2, <<"error">> := #{}}], json(Array)
+    ),
+    ?assertEqual(#{answers_unsendable => 3}, counters(G2)),
+    %% Nobody waits for an answer to these.
+    Notification = notification(<<"notifications/progress">>, #{}),
+    ?assertEqual({[], G2}, erlmcp_native_guard:unsendable(Notification, G2)),
+    Client = client(),
+    ?assertEqual({[], Client}, erlmcp_native_guard:unsendable(response(1, 1), Client)).
 
 %% Batches
 

@@ -66,6 +66,7 @@ groups() ->
             slow_server,
             peer_that_does_not_read_answers,
             peer_that_never_reads_answers,
+            answer_over_the_limit,
             listens,
             listener_ends_with_its_connections,
             listener_options_refused
@@ -719,6 +720,26 @@ peer_that_never_reads_answers(Config) ->
     ?assertEqual({mcp_message, t, <<"again">>}, next_message()),
     ended(T).
 
+answer_over_the_limit(Config) ->
+    {T, Peer} = routed_here(Config, #{guard => server, max_frame_bytes => 1000}),
+    ask(Peer, 1, #{}),
+    {mcp_message, t, _} = next(),
+    Big = #{<<"text">> => binary:copy(<<"x">>, 1000)},
+    reply(T, 1, Big),
+    ?assertMatch(#{<<"id">> := 1, <<"error">> := #{<<"code">> := -32603}}, read(Peer)),
+    ask(Peer, 2, #{}),
+    {mcp_message, t, _} = next(),
+    reply(T, 2, 2),
+    ?assertMatch(#{<<"id">> := 2, <<"result">> := 2}, read(Peer)),
+    %% Nor does what would replace it fit here.
+    Id = binary:copy(<<"i">>, 1000),
+    reply(T, Id, Big),
+    ?assertMatch(
+        #{guard := #{counters := #{answers_unsendable := 3}}, statistics := #{errors := 3}},
+        ?ROUTED:get_info(T)
+    ),
+    ended(T).
+
 listens(Config) ->
     ok = erlmcp_native_registry:register_server(s, self(), #{}),
     {ok, L} = listening(Config, #{server_id => s}),
@@ -957,6 +978,10 @@ routed_here(Config, More) ->
     ok = erlmcp_native_registry:register_server(s, self(), #{}),
     {ok, T} = ?ROUTED:start_link(t, options(Config, Port, More#{server_id => s})),
     {T, accept(Listen)}.
+
+reply(T, Id, Result) ->
+    Answer = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id, <<"result">> => Result},
+    T ! {mcp_response, s, erlmcp_native_json:encode(Answer)}.
 
 ended(T) ->
     ok = ?ROUTED:close(T),
