@@ -19,6 +19,7 @@
 -export([register_transport/3, unregister_transport/1, find_transport/1, list_transports/0]).
 -export([bind_transport_to_server/2, unbind_transport/1, get_server_for_transport/1]).
 -export([route_to_server/3, route_to_transport/3]).
+-export([enter/3, leave/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -export_type([server_id/0, transport_id/0, server_config/0, transport_config/0]).
@@ -126,6 +127,31 @@ route_to_transport(TransportId, ServerId, Message) ->
             unknown(transport, TransportId)
     end.
 
+%% @private Registers the calling process as a transport, with this registry or erlmcp's. A name is
+%% taken over from a process that has ended without the registry having noticed.
+-spec enter(module(), transport_id(), transport_config()) ->
+    ok | {error, already_registered | {registry, term()}}.
+enter(Registry, Id, Config) ->
+    case reach(fun() -> Registry:register_transport(Id, self(), Config) end) of
+        {error, already_registered} ->
+            case reach(fun() -> Registry:find_transport(Id) end) of
+                {ok, {Pid, _}} when Pid =:= self() ->
+                    ok;
+                {ok, {Pid, _}} ->
+                    take_over(is_alive(Pid), Registry, Id, Config);
+                {error, _} ->
+                    enter(Registry, Id, Config)
+            end;
+        Result ->
+            Result
+    end.
+
+%% @private A registry that cannot be reached forgets who has ended by itself.
+-spec leave(module(), transport_id()) -> ok.
+leave(Registry, Id) ->
+    _ = reach(fun() -> Registry:unregister_transport(Id) end),
+    ok.
+
 %% @private
 -spec init([]) -> {ok, #state{}}.
 init([]) ->
@@ -178,6 +204,23 @@ handle_info({'DOWN', _, process, Pid, _}, #state{monitors = Monitors} = State) -
     end;
 handle_info(_, State) ->
     {noreply, State}.
+
+take_over(true, _, _, _) ->
+    {error, already_registered};
+take_over(false, Registry, Id, Config) ->
+    ok = leave(Registry, Id),
+    enter(Registry, Id, Config).
+
+is_alive(Pid) when node(Pid) =:= node() -> is_process_alive(Pid);
+is_alive(_) -> true.
+
+%% The registry may be gone, or be restarting.
+reach(Fun) ->
+    try
+        Fun()
+    catch
+        exit:{Reason, _} -> {error, {registry, Reason}}
+    end.
 
 find(Table, Id) ->
     case ets:lookup(Table, Id) of

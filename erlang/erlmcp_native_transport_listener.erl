@@ -40,14 +40,17 @@
 
 -spec start_link(erlmcp_native_registry:transport_id(), map()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Config) ->
-    case check(Config) of
-        {ok, Checked} ->
+    case {check(Config), whereis(erlmcp_native_listener_sup)} of
+        {{error, Reason}, _} ->
+            {error, {invalid_config, Reason}};
+        %% Under erlmcp's supervisor it outlives this application, and may be started again.
+        {_, undefined} ->
+            {error, not_running};
+        {{ok, Checked}, _} ->
             case gen_server:start_link(?MODULE, {Id, Config, Checked}, []) of
                 {error, {shutdown, Reason}} -> {error, Reason};
                 Result -> Result
-            end;
-        {error, Reason} ->
-            {error, {invalid_config, Reason}}
+            end
     end.
 
 %% @private Called by the listener for each connection.
@@ -172,16 +175,14 @@ check(Config) ->
 enter(Registry, Id, Config) ->
     Entry = Config#{type => tcp, pid => self(), started_at => erlang:system_time(millisecond)},
     case registers(Config) of
-        true -> Registry:register_transport(Id, self(), Entry);
+        true -> erlmcp_native_registry:enter(Registry, Id, Entry);
         false -> ok
     end.
 
-%% A registry that cannot be reached forgets who has ended by itself.
 leave(Registry, Id, Config) ->
-    try registers(Config) andalso Registry:unregister_transport(Id) of
-        _ -> ok
-    catch
-        exit:_ -> ok
+    case registers(Config) of
+        true -> erlmcp_native_registry:leave(Registry, Id);
+        false -> ok
     end.
 
 registers(Config) -> not maps:get(test_mode, Config, false).

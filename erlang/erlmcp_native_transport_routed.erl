@@ -151,41 +151,20 @@ info(#shape{id = Id, server_id = ServerId}) ->
 terminate(#shape{registered = false}) ->
     ok;
 terminate(#shape{id = Id, registry = Registry, registry_monitor = Monitor}) ->
-    _ = Monitor =/= none andalso call(fun() -> Registry:unregister_transport(Id) end),
+    _ = Monitor =/= none andalso erlmcp_native_registry:leave(Registry, Id),
     ok.
 
 register(#shape{registered = false} = Shape) ->
     {ok, Shape};
 register(#shape{id = Id, registry = Registry, registered = Entry} = Shape) ->
     Monitor = monitor(process, Registry),
-    case call(fun() -> Registry:register_transport(Id, self(), Entry) end) of
+    case erlmcp_native_registry:enter(Registry, Id, Entry) of
         ok ->
             {ok, Shape#shape{registry_monitor = Monitor}};
-        {error, already_registered} ->
-            already_registered(call(fun() -> Registry:find_transport(Id) end), Monitor, Shape);
         {error, _} = Error ->
             true = demonitor(Monitor, [flush]),
             Error
     end.
-
-already_registered({ok, {Pid, _}}, Monitor, Shape) when Pid =:= self() ->
-    {ok, Shape#shape{registry_monitor = Monitor}};
-already_registered({ok, {Pid, _}}, Monitor, #shape{id = Id, registry = Registry} = Shape) ->
-    true = demonitor(Monitor, [flush]),
-    case is_alive(Pid) of
-        true ->
-            {error, already_registered};
-        false ->
-            %% The transport that had the name has ended without the registry having noticed.
-            _ = call(fun() -> Registry:unregister_transport(Id) end),
-            register(Shape)
-    end;
-already_registered(_, Monitor, Shape) ->
-    true = demonitor(Monitor, [flush]),
-    register(Shape).
-
-is_alive(Pid) when node(Pid) =:= node() -> is_process_alive(Pid);
-is_alive(_) -> true.
 
 register_later(Shape) ->
     _ = erlang:send_after(?REGISTER_AGAIN_MS, self(), {?MODULE, register}),

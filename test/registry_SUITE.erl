@@ -23,6 +23,7 @@ all() ->
         forgets_who_ends,
         forgets_every_name_of_a_process,
         registered_by_a_process_that_has_ended,
+        takes_a_name_of_who_has_ended,
         ids_that_are_patterns,
         routing_waits_for_nobody,
         takes_erlmcps_where_it_runs,
@@ -165,6 +166,19 @@ registered_by_a_process_that_has_ended(_) ->
     settle(),
     ?assertEqual({error, not_found}, ?R:find_server(s)).
 
+%% With a registry that has not noticed yet: this module, see below.
+takes_a_name_of_who_has_ended(_) ->
+    Live = process(),
+    Ended = process(),
+    exit(Ended, kill),
+    _ = [put(Id, {Pid, #{}}) || {Id, Pid} <- [{live, Live}, {ended, Ended}, {own, self()}]],
+    ?assertEqual({error, already_registered}, ?R:enter(?MODULE, live, #{})),
+    ?assertEqual(ok, ?R:enter(?MODULE, ended, #{type => tcp})),
+    ?assertEqual({self(), #{type => tcp}}, get(ended)),
+    ?assertEqual(ok, ?R:enter(?MODULE, own, #{})),
+    ?assertEqual({error, {registry, noproc}}, ?R:enter(?MODULE, unreachable, #{})),
+    ?assertEqual(ok, ?R:leave(?MODULE, unreachable)).
+
 ids_that_are_patterns(_) ->
     ok = ?R:register_server('_', self(), #{}),
     ok = ?R:register_server(s, self(), #{}),
@@ -250,3 +264,27 @@ next() ->
         Message -> Message
     after ?WAIT -> error(timeout)
     end.
+
+%% ---- as a registry
+
+register_transport(Id, Pid, Config) ->
+    case find_transport(Id) of
+        {ok, _} ->
+            {error, already_registered};
+        {error, not_found} ->
+            _ = put(Id, {Pid, Config}),
+            ok
+    end.
+
+find_transport(unreachable) ->
+    exit({noproc, {gen_server, call, []}});
+find_transport(Id) ->
+    case get(Id) of
+        undefined -> {error, not_found};
+        Entry -> {ok, Entry}
+    end.
+
+unregister_transport(Id) ->
+    _ = find_transport(Id),
+    _ = erase(Id),
+    ok.

@@ -69,7 +69,8 @@ groups() ->
             answer_over_the_limit,
             listens,
             listener_ends_with_its_connections,
-            listener_options_refused
+            listener_options_refused,
+            listener_of_an_application_that_is_stopped
         ]},
         {served, [
             started_by_erlmcps_supervisor,
@@ -796,6 +797,16 @@ listener_options_refused(Config) ->
     {ok, Port} = inet:port(Taken),
     ?assertEqual({error, address_in_use}, listening(Config, #{port => Port})),
     ?assertEqual({error, not_found}, erlmcp_native_registry:find_transport(in)).
+
+listener_of_an_application_that_is_stopped(Config) ->
+    {ok, L} = listening(Config, #{}),
+    ok = application:stop(erlmcp_native),
+    ?assertMatch({'EXIT', L, {listener_down, _}}, exit_of(L)),
+    ?assertEqual({error, not_running}, listening(Config, #{})),
+    ok = application:start(erlmcp_native),
+    {ok, _} = erlmcp_native_path:use(proplists:get_value(path, Config)),
+    {ok, Again} = listening(Config, #{}),
+    ok = erlmcp_transport_tcp_new:close(Again).
 
 %% ---- registry routing, with what stands in for erlmcp's registry and server
 
