@@ -23,8 +23,7 @@
     monitor :: reference(),
     %% Apart from this process, which must be able to close the listener while it starts a
     %% connection.
-    connections :: pid(),
-    accepted :: counters:counters_ref()
+    connections :: pid()
 }).
 
 -define(OF_TRANSPORT, [
@@ -60,10 +59,17 @@ start_link(Id, Config) ->
     erlmcp_native_options:listener(),
     counters:counters_ref()
 ) -> {ok, pid()} | {error, term()}.
-start_connection(Id, Transport, Socket, Accepted) ->
-    ok = counters:add(Accepted, 1, 1),
-    ConnectionId = connection_id(Id, counters:get(Accepted, 1)),
-    erlmcp_native_transport_routed:start_accepted(ConnectionId, Transport, Socket).
+start_connection(Id, Transport, Socket, Numbers) ->
+    ok = counters:add(Numbers, 1, 1),
+    ConnectionId = connection_id(Id, counters:get(Numbers, 1)),
+    case erlmcp_native_transport_routed:start_accepted(ConnectionId, Transport, Socket) of
+        %% Where a listener is started again at once, connections of the one before it may still
+        %% be ending.
+        {error, {registry_registration_failed, already_registered}} ->
+            start_connection(Id, Transport, Socket, Numbers);
+        Result ->
+            Result
+    end.
 
 %% @private
 -spec init({erlmcp_native_registry:transport_id(), map(), map()}) ->
@@ -73,8 +79,7 @@ init({Id, Config, Checked}) ->
     Registry = erlmcp_native_registry:module(),
     case enter(Registry, Id, Config) of
         ok ->
-            Accepted = counters:new(1, []),
-            case listen(Id, Accepted, Checked) of
+            case listen(Id, Checked) of
                 {ok, Listener, Connections} ->
                     {ok, #state{
                         id = Id,
@@ -82,8 +87,7 @@ init({Id, Config, Checked}) ->
                         registry = Registry,
                         listener = Listener,
                         monitor = monitor(process, Listener),
-                        connections = Connections,
-                        accepted = Accepted
+                        connections = Connections
                     }};
                 {error, Reason} ->
                     leave(Registry, Id, Config),
@@ -93,9 +97,9 @@ init({Id, Config, Checked}) ->
             {stop, {shutdown, {registry_registration_failed, Reason}}}
     end.
 
-listen(Id, Accepted, Checked) ->
+listen(Id, Checked) ->
     #{endpoint := Endpoint, listen := Listen, transport := Transport, socket := Socket} = Checked,
-    Start = {?MODULE, start_connection, [Id, Transport, Socket, Accepted]},
+    Start = {?MODULE, start_connection, [Id, Transport, Socket, counters:new(1, [])]},
     {ok, Connections} = erlmcp_native_transport_sup:start_link(Start),
     Handler = {erlmcp_native_transport_sup, start_transport, [Connections, []]},
     case erlmcp_native:listen(Endpoint, Listen#{handler => Handler}) of
@@ -199,19 +203,20 @@ to_all(Data, #state{connections = Connections, config = Config}) ->
     Tell = fun(Pid) -> Pid ! Message end,
     lists:foreach(Tell, erlmcp_native_transport_sup:transports(Connections)).
 
-info(#state{id = Id, config = Config, listener = Listener, connections = Connections} = State) ->
-    Listening = #{
-        connections => length(erlmcp_native_transport_sup:transports(Connections)),
-        accepted => counters:get(State#state.accepted, 1)
-    },
+info(#state{id = Id, config = Config, listener = Listener, connections = Connections}) ->
+    Open = #{connections => length(erlmcp_native_transport_sup:transports(Connections))},
     #{
         transport_id => Id,
         type => tcp,
         status => listening,
         config => Config,
-        connection => maps:merge(Listening, sockname(erlmcp_native:info(Listener)))
+        connection => maps:merge(Open, socket(erlmcp_native:info(Listener)))
     }.
 
-sockname({ok, #{sockname := {Ip, Port}}}) when is_tuple(Ip) -> #{host => Ip, port => Port};
-sockname({ok, #{sockname := Address}}) -> #{endpoint => Address};
-sockname({error, _}) -> #{}.
+socket({ok, #{accepted := Accepted, sockname := Name}}) ->
+    maps:put(accepted, Accepted, address(Name));
+socket({error, _}) ->
+    #{}.
+
+address({Ip, Port}) when is_tuple(Ip) -> #{host => Ip, port => Port};
+address(Address) -> #{endpoint => Address}.

@@ -69,6 +69,7 @@ groups() ->
             answer_over_the_limit,
             listens,
             listener_ends_with_its_connections,
+            listener_skips_names_that_are_taken,
             listener_options_refused,
             listener_of_an_application_that_is_stopped
         ]},
@@ -782,6 +783,18 @@ listener_ends_with_its_connections(Config) ->
     {ok, Again} = listening(Config, #{port => Port}),
     exit(Again, kill),
     ?assertEqual({'EXIT', Again, killed}, exit_of(Again)).
+
+listener_skips_names_that_are_taken(Config) ->
+    ok = erlmcp_native_registry:register_transport(<<"in:1">>, self(), #{}),
+    ok = erlmcp_native_registry:register_server(s, self(), #{}),
+    {ok, L} = listening(Config, #{server_id => s}),
+    #{connection := #{port := Port}} = erlmcp_transport_tcp_new:get_info(L),
+    ok = gen_tcp:send(connect(Port), <<"hello\n">>),
+    ?assertEqual({mcp_message, <<"in:2">>, <<"hello">>}, next_message()),
+    ?assertMatch(#{connection := #{accepted := 1}}, erlmcp_transport_tcp_new:get_info(L)),
+    ok = erlmcp_transport_tcp_new:close(L),
+    ok = erlmcp_native_registry:unregister_transport(<<"in:1">>),
+    ok = erlmcp_native_registry:unregister_server(s).
 
 listener_options_refused(Config) ->
     [
