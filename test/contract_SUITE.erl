@@ -606,7 +606,7 @@ options_are_checked(Config) ->
         ]
     ],
     ?assertEqual(Refused({reconnect, min_ms}, 0), Connect(#{reconnect => #{min_ms => 0}})),
-    ?assertEqual(Refused({tls, verify}, maybe), Connect(#{tls => #{verify => maybe}})),
+    ?assertEqual(Refused({tls, verify}, some), Connect(#{tls => #{verify => some}})),
     ?assertEqual(Refused({tls, keyfile}, none), Connect(#{tls => #{certfile => "c"}})),
     ?assertEqual(Refused({tls, certfile}, undefined), Listen(#{tls => #{keyfile => "k"}})),
     ?assertEqual(Refused(tls, true), Listen(#{tls => true})),

@@ -130,10 +130,9 @@ abandoned_listener() ->
 
 only_the_owner_gives(_) ->
     {_, Connection} = open(1),
-    Test = self(),
-    Give = fun() -> catch erlmcp_native_nif:connection_give(Connection, self()) end,
-    spawn_link(fun() -> Test ! {result, Give()} end),
-    receive {result, Result} -> ?assertMatch({'EXIT', {badarg, _}}, Result) end.
+    Give = fun() -> erlmcp_native_nif:connection_give(Connection, self()) end,
+    {_, Monitor} = spawn_monitor(fun() -> ?assertError(badarg, Give()) end),
+    receive {'DOWN', Monitor, _, _, Reason} -> ?assertEqual(normal, Reason) end.
 
 given_to_the_dead(_) ->
     {Listen, Port} = plain_listener(),

@@ -29,7 +29,7 @@ chunk() ->
 %% Newline framing without any regard to cost: what is complete, and how long the rest is.
 reference(Stream) ->
     Lines = binary:split(Stream, <<"\n">>, [global]),
-    Whole = [Line || Raw <- lists:droplast(Lines), (Line = strip(Raw)) =/= <<>>],
+    Whole = [Line || Raw <- lists:droplast(Lines), Line <- [strip(Raw)], Line =/= <<>>],
     {Whole, byte_size(strip(lists:last(Lines)))}.
 
 strip(Line) ->

@@ -359,8 +359,9 @@ in_embedded_mode(_) ->
     On = fun(M, F, A) -> peer:call(Peer, M, F, A, ?WAIT) end,
     ?assertEqual(embedded, On(code, get_mode, [])),
     Modules = [?TCP, ?RPC, erlmcp_client | application_modules()],
+    %% The module crypto refuses to be loaded before its application from OTP 29 on.
+    [ok = On(application, load, [App]) || App <- [crypto, erlmcp_native]],
     [{module, Module} = On(code, load_file, [Module]) || Module <- Modules],
-    ok = On(application, load, [erlmcp_native]),
     ok = On(application, set_env, [erlmcp_native, takeover, true]),
     {ok, _} = On(application, ensure_all_started, [erlmcp_native]),
     ?assertEqual(active, On(erlmcp_native_takeover, status, [])),

@@ -151,14 +151,7 @@ client_certificate_of_another_ca(Config) ->
 
 oldest_version(Config) ->
     Old = [{versions, ['tlsv1.2']} | ssl_server(Config, "server")],
-    Dial = fun(Options) ->
-        {ok, Listen} = ssl:listen(0, Old),
-        spawn_link(fun() -> {ok, S} = ssl:transport_accept(Listen), ssl:handshake(S, ?WAIT) end),
-        {ok, {_, Port}} = ssl:sockname(Listen),
-        Endpoint = #{host => "localhost", port => Port},
-        {ok, Conn} = erlmcp_native:connect(Endpoint, client(Config, Options)),
-        erlmcp_native:await_connected(Conn, ?WAIT)
-    end,
+    Dial = fun(Tls) -> dial_server(Old, "localhost", client(Config, Tls)) end,
     ?assertEqual(ok, Dial(trusting(Config))),
     Only13 = (trusting(Config))#{min_version => 'tlsv1.3'},
     ?assertEqual({error, {tls, protocol_version}}, Dial(Only13)).
@@ -269,14 +262,18 @@ dial(Config, Tls, Name) ->
     dial(Config, Tls, Name, "localhost").
 
 dial(Config, Tls, Name, Host) ->
-    {ok, Listen} = ssl:listen(0, ssl_server(Config, Name)),
+    dial_server(ssl_server(Config, Name), Host, client(Config, Tls)).
+
+%% The server outlives the handshake: what it closes may be closed before it was seen open.
+dial_server(ServerOptions, Host, ClientOptions) ->
+    {ok, Listen} = ssl:listen(0, ServerOptions),
     spawn_link(fun() ->
         {ok, Socket} = ssl:transport_accept(Listen),
         ssl:handshake(Socket, ?WAIT),
         receive after ?WAIT -> ok end
     end),
     {ok, {_, Port}} = ssl:sockname(Listen),
-    {ok, Conn} = erlmcp_native:connect(#{host => Host, port => Port}, client(Config, Tls)),
+    {ok, Conn} = erlmcp_native:connect(#{host => Host, port => Port}, ClientOptions),
     erlmcp_native:await_connected(Conn, ?WAIT).
 
 with_ssl_server(Config, Options) ->

@@ -46,7 +46,11 @@ handle_info(_, State) ->
     {noreply, State}.
 
 terminate(_, {Transport, _, _}) ->
-    catch erlmcp_transport_tcp:close(Transport).
+    try
+        erlmcp_transport_tcp:close(Transport)
+    catch
+        exit:_ -> ok
+    end.
 
 reply(<<"initialize">>, #{<<"capabilities">> := Capabilities} = Result, undefined) ->
     true = is_map(Capabilities),

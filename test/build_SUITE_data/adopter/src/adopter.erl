@@ -37,9 +37,7 @@ echo(Message) ->
     {ok, Conn} = erlmcp_native:connect(#{host => Ip, port => Port}, #{active => true}),
     ok = erlmcp_native:await_connected(Conn, 10000),
     ok = erlmcp_native:send(Conn, Message),
-    receive
-        {erlmcp_native, Listener, {accepted, Served}} -> ok
-    end,
+    Served = receive {erlmcp_native, Listener, {accepted, Accepted}} -> Accepted end,
     receive
         {erlmcp_native, Served, {frames, [Request]}} -> ok = erlmcp_native:send(Served, Request)
     end,
