@@ -95,12 +95,14 @@
 %%
 %% Without a setting the node uses `nif' where the library is loaded, and else says so once in
 %% the log and uses `beam'. A path asked for by name that cannot be had keeps the application
-%% from starting, and so does the path `beam' where there is neither OTP 27 nor jsx.
+%% from starting, and so does the path `beam' where there is neither OTP 27 nor jsx. Where `beam'
+%% is only the way out, that is an error in the log: a node that boots without JSON can be told
+%% what it is missing, one that does not boot cannot.
 -spec configure() -> ok | {error, erlmcp_native:reason()}.
 configure() ->
     case {application:get_env(erlmcp_native, path), erlmcp_native_nif:status()} of
         {{ok, beam}, _} ->
-            use_beam();
+            beam(erlmcp_native_json_beam:codec());
         {{ok, nif}, {failed, Why}} ->
             {error, {path_unavailable, nif, Why}};
         {{ok, Path}, _} when Path =/= nif ->
@@ -110,17 +112,15 @@ configure() ->
             put_default(nif);
         {undefined, {failed, Why}} ->
             logger:warning("erlmcp_native: no native library, running on pure Erlang: ~0tp", [Why]),
-            use_beam()
+            _ = beam(erlmcp_native_json_beam:codec()),
+            put_default(beam)
     end.
 
-use_beam() ->
-    case erlmcp_native_json_beam:codec() of
-        {ok, _} ->
-            put_default(beam);
-        {error, no_json} = Error ->
-            logger:error("erlmcp_native: pure Erlang needs OTP 27 or jsx on the code path"),
-            Error
-    end.
+beam({ok, _}) ->
+    put_default(beam);
+beam({error, no_json} = Error) ->
+    logger:error("erlmcp_native: JSON in pure Erlang needs OTP 27 or jsx on the code path"),
+    Error.
 
 %% @doc The callback module of a path.
 -spec module(path()) -> module().
