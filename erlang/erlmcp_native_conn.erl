@@ -93,14 +93,15 @@ handle_cast(_, State) ->
     {noreply, State}.
 
 %% @private
--spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+-spec handle_info(term(), #state{}) ->
+    {noreply, #state{}} | {noreply, #state{}, hibernate} | {stop, term(), #state{}}.
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
 handle_info({?MODULE, push}, State) ->
     noreply(push(State#state{reminded = false}));
 handle_info({erlmcp_native_socket, Path, Socket}, #state{link = none} = State) ->
     {Events, Link} = erlmcp_native_link:adopt(Path, Socket),
-    noreply(events(Events, State#state{link = Link}));
+    at_rest(noreply(events(Events, State#state{link = Link})));
 handle_info(Msg, #state{link = Link} = State) when Link =/= none ->
     case erlmcp_native_link:handle_info(Msg, Link) of
         {Events, Next} -> noreply(events(Events, State#state{link = Next}));
@@ -209,6 +210,10 @@ announce(State) -> State.
 tell(Event, #state{owner = Owner} = State) ->
     Owner ! {erlmcp_native, self(), Event},
     State.
+
+%% Starting leaves garbage, which the peak of thousands that come at once is made of.
+at_rest({noreply, State}) -> {noreply, State, hibernate};
+at_rest(Stop) -> Stop.
 
 noreply({ok, State}) -> {noreply, State};
 noreply({final, State}) -> {stop, normal, State}.
