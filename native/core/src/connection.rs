@@ -182,23 +182,24 @@ impl Connection {
 
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
     ///
-    /// An owner that has taken all of much is not armed but asked to come again, and what the
-    /// socket has by then is read on its own thread: a busy connection wakes nobody.
+    /// An owner that has taken all of much is not armed but asked to come again, and until it finds
+    /// little it alone reads, on its own thread: a busy connection wakes nobody.
     pub fn take(&self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
         let shared = &*self.shared;
         if max_items > 0 && lock(&shared.inbox).is_drained() {
             shared.receive_now();
         }
         let mut inbox = lock(&shared.inbox);
-        let before = inbox.waiting();
-        let (batches, mut status) = inbox.take(max_items, max_bytes);
         let high_water = shared.limits.high_water;
-        let resume = before >= high_water && inbox.waiting() < high_water;
+        let (before, claimed) = (inbox.waiting(), inbox.is_claimed());
+        let (batches, mut status) = inbox.take(max_items, max_bytes);
         if status == Status::Armed && before >= BUSY && shared.direct.get().is_some() {
             status = inbox.ask_again();
         }
+        let full = before >= high_water && inbox.waiting() < high_water;
+        let given_back = claimed && !inbox.is_claimed();
         drop(inbox);
-        if resume {
+        if full || given_back {
             shared.waker.wake();
         }
         (batches, status)

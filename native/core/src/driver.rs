@@ -68,10 +68,12 @@ impl Driver {
 
     fn poll_receive_all(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            let waiting = lock(&self.shared.inbox).waiting();
-            if waiting >= self.shared.limits.high_water {
+            let inbox = lock(&self.shared.inbox);
+            let waiting = inbox.waiting();
+            if waiting >= self.shared.limits.high_water || inbox.is_claimed() {
                 return Poll::Pending;
             }
+            drop(inbox);
             if waiting >= UNTOLD {
                 self.shared.tell_waiting();
             }

@@ -44,6 +44,7 @@ pub struct Inbox {
     waiting: usize,
     phase: Phase,
     armed: bool,
+    claimed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl Inbox {
             waiting: 0,
             phase: Phase::Connecting,
             armed: true,
+            claimed: false,
         }
     }
 
@@ -121,10 +123,17 @@ impl Inbox {
         self.phase == Phase::Open && self.batches.is_empty()
     }
 
-    /// Has an owner that has found nothing come again instead of waiting for an event.
+    /// Has an owner that has found nothing come again and read for itself, instead of waiting for
+    /// an event.
     pub fn ask_again(&mut self) -> Status {
         self.armed = false;
+        self.claimed = true;
         Status::More
+    }
+
+    /// Whether reading is the owner's, until it waits for an event again.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed
     }
 
     /// Forgets what waits: nobody will take it.
@@ -204,6 +213,7 @@ impl Inbox {
             Phase::Ended(reason) => Status::Down(reason),
             phase => {
                 self.armed = true;
+                self.claimed = false;
                 // Room for a burst is not kept through quiet times.
                 self.batches = VecDeque::new();
                 match phase {

@@ -26,7 +26,7 @@ pub(crate) fn take(capacity: usize) -> BytesMut {
         let mut pool = lock(&POOL);
         let free = pool
             .iter_mut()
-            .position(|block| block.try_reclaim(capacity));
+            .rposition(|block| block.try_reclaim(capacity));
         if let Some(block) = free.and_then(|index| pool.remove(index)) {
             return block;
         }
