@@ -47,7 +47,7 @@ decode(Text, Options) ->
 %% jsx takes more than JSON for JSON, so it is given only what has been checked.
 decode({jsx, Jsx}, Text, #{max_depth := MaxDepth} = Options) ->
     case erlmcp_native_json_check:document(Text, MaxDepth) of
-        ok -> {ok, jsx(Jsx, without_mark(paired(Text)), Options)};
+        ok -> {ok, jsx(Jsx, without_mark(plain(Text)), Options)};
         {error, _} = Error -> Error
     end;
 decode({otp, Json}, Text, #{max_depth := MaxDepth} = Options) ->
@@ -57,11 +57,9 @@ decode({otp, Json}, Text, #{max_depth := MaxDepth} = Options) ->
         _ -> decode_checked(Json, Text, MaxDepth, Decoders)
     end.
 
-%% `json' refuses halves of surrogate pairs, which JavaScript writes where a text was cut inside
-%% of a character.
 decode_checked(Json, Text, MaxDepth, Decoders) ->
     case erlmcp_native_json_check:document(Text, MaxDepth) of
-        ok -> otp(Json, without_mark(paired(Text)), Decoders);
+        ok -> otp(Json, without_mark(plain(Text)), maps:remove(float, Decoders));
         {error, _} = Error -> Error
     end.
 
@@ -87,7 +85,7 @@ is_space(Rest) -> Rest =:= <<>>.
 decoders(Size, #{null := Null, keys := Keys, strings := Strings}) ->
     Long = not erlmcp_native_json_check:is_integer_in_range(Size),
     maps:from_list(
-        [{null, Null}] ++
+        [{null, Null}, {float, fun float/1}, {object_finish, fun finish_object/2}] ++
             [{string, fun copied/1} || Strings =:= copy, Size > ?HEAP_BINARY_MAX] ++
             [{object_push, fun push_member/3} || Keys =:= existing_atom] ++
             [{integer, fun integer/1} || Long]
@@ -96,6 +94,10 @@ decoders(Size, #{null := Null, keys := Keys, strings := Strings}) ->
 copied(Text) when byte_size(Text) > ?HEAP_BINARY_MAX -> binary:copy(Text);
 copied(Text) -> Text.
 
+%% Of members with one name the last counts, as in jsx and on the native side. `json' of itself
+%% takes the first.
+finish_object(Members, Outer) -> {maps:from_list(lists:reverse(Members)), Outer}.
+
 push_member(Key, Value, Members) -> [{existing_atom(Key), Value} | Members].
 
 integer(Text) ->
@@ -103,6 +105,10 @@ integer(Text) ->
         true -> binary_to_integer(Text);
         false -> error(badarg)
     end.
+
+%% Here `json' has lost the sign, if there was one.
+float(<<"0.0e", _/binary>>) -> error(badarg);
+float(Text) -> binary_to_float(Text).
 
 existing_atom(Key) ->
     try
@@ -132,28 +138,40 @@ key(binary, Key) -> Key.
 without_mark(<<16#ef, 16#bb, 16#bf, Rest/binary>>) -> Rest;
 without_mark(Text) -> Text.
 
-%% The document with U+FFFD for halves of surrogate pairs. It is known to be JSON.
-paired(Text) ->
-    case binary:match(Text, [<<"\\ud">>, <<"\\uD">>]) of
+%% The document, which is known to be JSON, without what the codecs do not read alike. Halves of
+%% surrogate pairs, which JavaScript writes where a text was cut inside of a character, become
+%% U+FFFD: `json' refuses them, and jsx takes what follows with them. A zero with a sign and an
+%% exponent gets a fraction: `json' loses the sign.
+plain(Text) ->
+    case binary:match(Text, [<<"\\ud">>, <<"\\uD">>, <<"-0e">>, <<"-0E">>]) of
         nomatch -> Text;
-        {_, _} -> paired(Text, <<>>)
+        {_, _} -> outside(Text, <<>>)
     end.
 
-paired(<<"\\u", A:4/binary, Rest/binary>>, Done) ->
+outside(<<$", Rest/binary>>, Done) -> inside(Rest, <<Done/binary, $">>);
+outside(<<"-0", E, Rest/binary>>, Done) when E =:= $e; E =:= $E ->
+    outside(Rest, <<Done/binary, "-0.0e">>);
+outside(<<C, Rest/binary>>, Done) -> outside(Rest, <<Done/binary, C>>);
+outside(<<>>, Done) -> Done.
+
+inside(<<$", Rest/binary>>, Done) ->
+    outside(Rest, <<Done/binary, $">>);
+inside(<<"\\u", A:4/binary, Rest/binary>>, Done) ->
     case {half(A), Rest} of
         {high, <<"\\u", B:4/binary, After/binary>>} ->
             case half(B) of
-                low -> paired(After, <<Done/binary, "\\u", A/binary, "\\u", B/binary>>);
-                _ -> paired(Rest, <<Done/binary, "\\ufffd">>)
+                low -> inside(After, <<Done/binary, "\\u", A/binary, "\\u", B/binary>>);
+                _ -> inside(Rest, <<Done/binary, "\\ufffd">>)
             end;
         {none, _} ->
-            paired(Rest, <<Done/binary, "\\u", A/binary>>);
+            inside(Rest, <<Done/binary, "\\u", A/binary>>);
         _ ->
-            paired(Rest, <<Done/binary, "\\ufffd">>)
+            inside(Rest, <<Done/binary, "\\ufffd">>)
     end;
-paired(<<"\\", C, Rest/binary>>, Done) -> paired(Rest, <<Done/binary, "\\", C>>);
-paired(<<C, Rest/binary>>, Done) -> paired(Rest, <<Done/binary, C>>);
-paired(<<>>, Done) -> Done.
+inside(<<"\\", C, Rest/binary>>, Done) ->
+    inside(Rest, <<Done/binary, "\\", C>>);
+inside(<<C, Rest/binary>>, Done) ->
+    inside(Rest, <<Done/binary, C>>).
 
 half(Hex) ->
     case binary_to_integer(Hex, 16) of
@@ -171,26 +189,10 @@ encode(Term, #{null := Null, return := Return}) ->
         iodata -> Json
     end.
 
-%% jsx makes objects of lists of pairs and more, so it is given only what has been checked.
-encode({jsx, Jsx}, Term, Null) ->
-    Jsx:encode(erlmcp_native_json_terms:checked(Term, Null));
-encode({otp, Json}, Term, Null) ->
-    try
-        otp_encode(Json, Term, Null)
-    catch
-        error:Reason ->
-            _ = erlmcp_native_json_terms:checked(Term, Null),
-            error(Reason)
-    end.
-
-otp_encode(Json, Term, null) -> Json:encode(Term);
-otp_encode(Json, Term, Null) -> Json:encode(Term, encoder(Json, Null)).
-
-encoder(Json, Null) ->
-    fun
-        (Term, _) when Term =:= Null -> <<"null">>;
-        (Term, Encode) -> Json:encode_value(Term, Encode)
-    end.
+%% Both take more than what has JSON: jsx lists of pairs, OTP's keys that are floats. So they are
+%% given only what has been checked.
+encode({jsx, Jsx}, Term, Null) -> Jsx:encode(erlmcp_native_json_terms:checked(Term, Null));
+encode({otp, Json}, Term, Null) -> Json:encode(erlmcp_native_json_terms:checked(Term, Null)).
 
 %% @doc The envelopes of the messages in a document.
 -spec scan(binary(), pos_integer(), options()) -> erlmcp_native_json:scanned().
@@ -199,7 +201,7 @@ scan(Text, MaxBatch, Options) ->
         {ok, Batch} when is_list(Batch), length(Batch) > MaxBatch ->
             {At, 1} = binary:match(Text, <<"[">>),
             {error, {batch_limit, At}};
-        {ok, Term} -> {ok, erlmcp_native_json_envelope:read(Term)};
+        {ok, Term} -> {ok, erlmcp_native_json_envelope:read(Term, Text)};
         {error, _} = Error -> Error
     end.
 

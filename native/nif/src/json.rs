@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use erlmcp_core::json::names::WORDS;
 use erlmcp_core::json::{self, Fault, Reason};
 use rustler::types::tuple::make_tuple;
-use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifResult, Term};
 
 use crate::terms;
 
@@ -29,8 +29,15 @@ const STEPS: u32 = 1024;
 /// How many bytes of strings are written on a normal scheduler: about 50 microseconds' worth.
 const DIRECT_BYTES: usize = 1 << 18;
 
-/// From this size on a call counts as work for the scheduler.
-const NOTICEABLE: usize = 4096;
+/// From this size of a document, or from so many steps, on a call counts as work for the
+/// scheduler. The VM counts a call as one of 4,000 in a process's turn, which is to last about a
+/// millisecond.
+const NOTICEABLE: usize = 1024;
+const NOTICEABLE_STEPS: u32 = 64;
+
+/// How many steps and bytes of encoding take a microsecond, roughly.
+const STEPS_PER_US: u32 = 32;
+const BYTES_PER_US: usize = 8192;
 
 mod atoms {
     rustler::atoms! {
@@ -57,6 +64,7 @@ struct Watch {
     patient: bool,
     since: Option<Instant>,
     steps: u32,
+    looks: u32,
     bytes: usize,
 }
 
@@ -67,6 +75,7 @@ impl Watch {
             patient: true,
             since: None,
             steps: STEPS,
+            looks: 0,
             bytes: usize::MAX,
         }
     }
@@ -77,6 +86,7 @@ impl Watch {
             patient: false,
             since: None,
             steps: STEPS,
+            looks: 0,
             bytes: DIRECT_BYTES,
         }
     }
@@ -93,6 +103,7 @@ impl Watch {
     #[cold]
     fn look(&mut self) -> Result<(), Late> {
         self.steps = STEPS;
+        self.looks += 1;
         match self.since {
             Some(since) if !self.patient && since.elapsed() > PATIENCE => Err(Late),
             Some(_) => Ok(()),
@@ -115,6 +126,20 @@ impl Watch {
         }
     }
 
+    /// Tells the scheduler of work that took more than a moment. It is estimated: most documents
+    /// are written in less time than it takes to look at the clock twice.
+    fn account(&self, env: Env<'_>) {
+        if self.patient {
+            return;
+        }
+        let steps = self.looks * STEPS + (STEPS - self.steps);
+        let bytes = DIRECT_BYTES - self.bytes;
+        let us = steps / STEPS_PER_US + (bytes / BYTES_PER_US) as u32;
+        if steps >= NOTICEABLE_STEPS || us > 0 {
+            consume(env, us.into());
+        }
+    }
+
     /// Announces a step that takes long.
     fn take_time(&self) -> Result<(), Late> {
         if self.patient { Ok(()) } else { Err(Late) }
@@ -122,16 +147,19 @@ impl Watch {
 }
 
 /// Tells the scheduler of a call that took more than a moment.
-fn accounted<'a>(env: Env<'a>, size: usize, call: impl FnOnce() -> Term<'a>) -> Term<'a> {
+fn accounted<T>(env: Env<'_>, size: usize, call: impl FnOnce() -> T) -> T {
     if size < NOTICEABLE {
         return call();
     }
     let since = Instant::now();
     let result = call();
-    let percent = since.elapsed().as_micros() / 10;
-    let percent = i32::try_from(percent.clamp(1, 100)).unwrap_or(100);
-    rustler::schedule::consume_timeslice(env, percent);
+    consume(env, since.elapsed().as_micros());
     result
+}
+
+fn consume(env: Env<'_>, us: u128) {
+    let percent = i32::try_from((us / 10).clamp(1, 100)).unwrap_or(100);
+    rustler::schedule::consume_timeslice(env, percent);
 }
 
 /// The tuple of terms that saves decoding from making the most frequent ones anew.
@@ -150,7 +178,7 @@ fn json_decode<'a>(
     existing_atoms: bool,
     references: bool,
     max_depth: usize,
-) -> Term<'a> {
+) -> NifResult<Term<'a>> {
     let options = decode::Options {
         words,
         null,
@@ -173,7 +201,7 @@ fn json_decode_dirty<'a>(
     existing_atoms: bool,
     references: bool,
     max_depth: usize,
-) -> Term<'a> {
+) -> NifResult<Term<'a>> {
     let options = decode::Options {
         words,
         null,
@@ -189,8 +217,10 @@ fn decoded<'a>(
     input: Binary<'a>,
     options: &decode::Options<'a>,
     watch: Watch,
-) -> Term<'a> {
-    match decode::decode(input, options, watch) {
+) -> NifResult<Term<'a>> {
+    // Positions and counts have 32 bits.
+    u32::try_from(input.len()).map_err(|_| Error::BadArg)?;
+    Ok(match decode::decode(input, options, watch) {
         Ok(term) => (terms::ok(), term).encode(env),
         Err(decode::Stop::Late) => atoms::late().encode(env),
         Err(decode::Stop::Fault) => match json::check(&input, options.max_depth) {
@@ -205,7 +235,7 @@ fn decoded<'a>(
                 },
             ),
         },
-    }
+    })
 }
 
 /// Encodes on a normal scheduler.
@@ -225,9 +255,11 @@ fn encoded<'a>(
     term: Term<'a>,
     null: Term<'a>,
     pieces: bool,
-    watch: Watch,
+    mut watch: Watch,
 ) -> Term<'a> {
-    match encode::encode(term, &encode::Options { null, pieces }, watch) {
+    let result = encode::encode(term, &encode::Options { null, pieces }, &mut watch);
+    watch.account(env);
+    match result {
         Ok(document) => (terms::ok(), document).encode(env),
         Err(encode::Stop::Late) => atoms::late().encode(env),
         Err(encode::Stop::Refused(reason, term)) => (terms::error(), (reason, term)).encode(env),
@@ -242,7 +274,9 @@ fn json_scan<'a>(
     max_depth: usize,
     max_batch: usize,
 ) -> NifResult<Term<'a>> {
-    envelope::scan(env, input, max_depth, max_batch)
+    accounted(env, input.len(), || {
+        envelope::scan(env, input, max_depth, max_batch)
+    })
 }
 
 /// Reads envelopes on a dirty scheduler.

@@ -98,34 +98,42 @@ pub enum Params {
 /// Checks a document completely and reads the envelope of each message in it.
 pub fn envelope(input: &[u8], max_depth: usize, max_batch: usize) -> Result<Message<'_>, Fault> {
     let mut reader = Reader::new(input, max_depth);
-    let message = match reader.begin()? {
-        Value::Array => Message::Batch(batch(&mut reader, max_batch)?),
-        value => Message::Single(single(&mut reader, value)?),
-    };
-    reader.end()?;
-    Ok(message)
+    match reader.begin()? {
+        Value::Array => batch(&mut reader, max_batch).map(Message::Batch),
+        value => {
+            let envelope = single(&mut reader, value)?;
+            reader.end()?;
+            Ok(Message::Single(envelope))
+        }
+    }
 }
 
-/// Reads the elements of an array whose opening bracket has just been read.
+/// Reads the elements of an array whose opening bracket has just been read, and what follows it.
 fn batch<'a>(reader: &mut Reader<'a>, max: usize) -> Result<Vec<Element<'a>>, Fault> {
     let bracket = reader.at(reader.rest) - 1;
     let mut elements = Vec::new();
     let mut fresh = true;
+    let mut count = 0;
     while !matches!(reader.next(fresh)?, Next::Closed) {
         fresh = false;
         let from = lex::skip_space(reader.rest);
-        if elements.len() >= max {
-            return Err(Fault {
-                reason: Reason::BatchLimit,
-                at: bracket,
-            });
-        }
         let value = reader.begin()?;
         let envelope = single(reader, value)?;
         let raw = from
             .get(..from.len() - reader.rest.len())
             .unwrap_or_default();
-        elements.push(Element { raw, envelope });
+        count += 1;
+        if count <= max {
+            elements.push(Element { raw, envelope });
+        }
+    }
+    // What is no JSON at all is worse, wherever that shows.
+    reader.end()?;
+    if count > max {
+        return Err(Fault {
+            reason: Reason::BatchLimit,
+            at: bracket,
+        });
     }
     Ok(elements)
 }

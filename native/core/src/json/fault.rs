@@ -42,7 +42,8 @@ pub(super) fn in_number(input: &[u8]) -> &[u8] {
     let unsigned = input.strip_prefix(b"-").unwrap_or(input);
     let integer = match unsigned {
         [b'0', rest @ ..] => rest,
-        _ => skip_digits(unsigned),
+        [b'1'..=b'9', rest @ ..] => skip_digits(rest),
+        rest => return rest,
     };
     let fraction = match integer {
         [b'.', digits @ ..] if skip_digits(digits).len() == digits.len() => return digits,

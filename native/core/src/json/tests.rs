@@ -63,6 +63,8 @@ fn faults_have_a_reason_and_a_position() {
         (b"01", UnexpectedByte, 1),
         (b"-", UnexpectedEnd, 1),
         (b"-x", UnexpectedByte, 1),
+        (b"-.0", UnexpectedByte, 1),
+        (b"-e1", UnexpectedByte, 1),
         (b"1.", UnexpectedEnd, 2),
         (b"1.e1", UnexpectedByte, 2),
         (b"1e", UnexpectedEnd, 2),

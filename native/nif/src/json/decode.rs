@@ -233,6 +233,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
         let atom = match Atom::existing_from_utf8_bytes(self.env(), text) {
             _ if !self.options.existing_atoms => None,
             Ok(atom) => Some(atom.encode(self.env())),
+            Err(_) if text.is_ascii() => None,
             Err(_) => big::existing_atom(self.env(), text),
         };
         let key = atom.unwrap_or_else(|| terms::binary(self.env(), text));

@@ -58,14 +58,14 @@ struct Writer<'a, 'b> {
     fresh: bool,
     pieces: Vec<Term<'a>>,
     output: &'b mut Vec<u8>,
-    watch: Watch,
+    watch: &'b mut Watch,
 }
 
 /// Writes the document of a term.
 pub(super) fn encode<'a>(
     term: Term<'a>,
     options: &Options<'a>,
-    watch: Watch,
+    watch: &mut Watch,
 ) -> Result<Term<'a>, Stop<'a>> {
     OUTPUT.with_borrow_mut(|output| {
         output.clear();
@@ -124,7 +124,7 @@ impl<'a> Writer<'a, '_> {
         self.comma();
         match key.get_type() {
             TermType::Atom => self.atom_text(key)?,
-            TermType::Binary => self.string(key)?,
+            TermType::Binary if key.is_binary() => self.string(key)?,
             TermType::Integer => {
                 self.output.push(b'"');
                 self.integer(key)?;
@@ -182,12 +182,12 @@ impl<'a> Writer<'a, '_> {
     }
 
     fn atom(&mut self, term: Term<'a>) -> Written<'a> {
-        let word: &[u8] = if atom::true_() == term {
+        let word: &[u8] = if atoms::null() == term || self.options.null == term {
+            b"null"
+        } else if atom::true_() == term {
             b"true"
         } else if atom::false_() == term {
             b"false"
-        } else if atoms::null() == term || self.options.null == term {
-            b"null"
         } else {
             return self.atom_text(term);
         };

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use erlmcp_core::json::names::Name;
 use rustler::sys::{
     ErlNifTerm, enif_get_tuple, enif_make_list_from_array, enif_make_map_from_arrays,
-    enif_make_map_put, enif_make_new_binary, enif_make_new_map,
+    enif_make_new_binary,
 };
 use rustler::{Env, Term};
 
@@ -171,20 +171,13 @@ impl<'a, 'b> Stack<'a, 'b> {
     pub(super) fn map(&mut self, mark: Mark) {
         let keys = self.memory.keys.get(mark.keys..).unwrap_or_default();
         let values = self.memory.values.get(mark.values..).unwrap_or_default();
-        let count = keys.len().min(values.len());
-        let mut map = MaybeUninit::uninit();
-        // SAFETY: both arrays have at least `count` terms of this environment. The map is set
-        // where the call does not fail, and it fails only where two keys are equal.
-        let map = unsafe {
-            let (env, map) = (self.env.as_c_arg(), map.as_mut_ptr());
-            match enif_make_map_from_arrays(env, keys.as_ptr(), values.as_ptr(), count, map) {
-                0 => put_all(self.env, keys, values),
-                _ => *map,
-            }
-        };
+        let map = map_of(self.env, keys, values).or_else(|| {
+            let (keys, values) = last_of_equal(self.env, keys, values);
+            map_of(self.env, &keys, &values)
+        });
         self.memory.values.truncate(mark.values);
         self.memory.keys.truncate(mark.keys);
-        self.memory.values.push(map);
+        self.memory.values.extend(map);
     }
 
     /// Takes the value on top.
@@ -197,16 +190,37 @@ impl<'a, 'b> Stack<'a, 'b> {
     }
 }
 
-fn put_all(env: Env<'_>, keys: &[ErlNifTerm], values: &[ErlNifTerm]) -> ErlNifTerm {
-    // SAFETY: `map` is a map of this environment from the first line on, and so putting into it
-    // does not fail; the keys and values are terms of this environment.
+/// The map of these keys and values; `None` where two keys are equal.
+#[inline(always)]
+fn map_of(env: Env<'_>, keys: &[ErlNifTerm], values: &[ErlNifTerm]) -> Option<ErlNifTerm> {
+    let count = keys.len().min(values.len());
+    let mut map = MaybeUninit::uninit();
+    // SAFETY: both arrays have at least `count` terms of this environment, and the map is set
+    // where the call does not fail.
     unsafe {
-        let mut map = enif_make_new_map(env.as_c_arg());
-        for (key, value) in keys.iter().zip(values) {
-            enif_make_map_put(env.as_c_arg(), map, *key, *value, &raw mut map);
-        }
-        map
+        let (env, to) = (env.as_c_arg(), map.as_mut_ptr());
+        let made = enif_make_map_from_arrays(env, keys.as_ptr(), values.as_ptr(), count, to);
+        (made != 0).then(|| map.assume_init())
     }
+}
+
+/// The keys and values without those whose key comes again.
+///
+/// Putting all of them into a map one after the other would be simpler, but each of these maps is
+/// garbage, and that of a large object is many times the size of the document.
+fn last_of_equal(
+    env: Env<'_>,
+    keys: &[ErlNifTerm],
+    values: &[ErlNifTerm],
+) -> (Vec<ErlNifTerm>, Vec<ErlNifTerm>) {
+    // SAFETY: the keys are terms of this environment.
+    let term = |key: &ErlNifTerm| unsafe { Term::new(env, *key) };
+    let mut pairs: Vec<_> = keys.iter().zip(values).collect();
+    // The order of those with equal keys stays.
+    pairs.sort_by(|(a, _), (b, _)| term(a).cmp(&term(b)));
+    pairs.reverse();
+    pairs.dedup_by(|(a, _), (b, _)| term(a) == term(b));
+    pairs.into_iter().unzip()
 }
 
 #[inline(always)]
