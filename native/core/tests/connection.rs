@@ -126,6 +126,78 @@ async fn frames_arrive_in_order_and_the_end_after_them() {
     assert_eq!(got, lines);
 }
 
+/// Takes what comes until the connection waits for nothing more.
+async fn drain_to_the_end(
+    connection: &Connection,
+    events: &Receiver<Event>,
+) -> (Vec<Bytes>, Status) {
+    let (mut frames, mut status) = drain(connection);
+    while status == Status::Armed {
+        wait(events, Event::Ready).await;
+        let (more, next) = drain(connection);
+        frames.extend(more);
+        status = next;
+    }
+    (frames, status)
+}
+
+/// A connection whose owner has taken so much at once that it is asked to come again.
+async fn busy(limits: Limits) -> (Connection, Receiver<Event>, TcpStream) {
+    const FRAMES: usize = 40;
+    let (connection, events, mut peer) = pair(limits).await;
+    let line = [vec![b'x'; 1023], vec![b'\n']].concat();
+    peer.write_all(&line.repeat(FRAMES)).await.unwrap();
+    while connection.info().frames_in < FRAMES as u64 {
+        tokio::task::yield_now().await;
+    }
+    wait(&events, Event::Ready).await;
+    let (batches, status) = connection.take(FRAMES, usize::MAX);
+    let taken: usize = batches.iter().map(|batch| batch.items.len()).sum();
+    assert_eq!((taken, status), (FRAMES, Status::More));
+    (connection, events, peer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_owner_reads_for_itself_until_it_finds_nothing() {
+    let (connection, events, mut peer) = busy(limits()).await;
+    for _ in 0..100 {
+        peer.write_all(b"more\n").await.unwrap();
+        let (mut frames, mut status) = drain(&connection);
+        while frames.is_empty() {
+            wait(&events, Event::Ready).await;
+            (frames, status) = drain(&connection);
+        }
+        assert_eq!(
+            (frames, status),
+            (vec![Bytes::from_static(b"more")], Status::Armed)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_owner_meets_the_end_after_what_came_before_it() {
+    let (connection, events, mut peer) = busy(limits()).await;
+    peer.write_all(b"last\nunfinished").await.unwrap();
+    drop(peer);
+    let (frames, status) = drain_to_the_end(&connection, &events).await;
+    assert_eq!(frames, [Bytes::from_static(b"last")]);
+    assert_eq!(status, Status::Down(Error::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_owner_meets_a_frame_that_is_too_large() {
+    let small = Limits {
+        max_frame: 1023,
+        ..limits()
+    };
+    let (connection, events, mut peer) = busy(small).await;
+    peer.write_all(b"last\n").await.unwrap();
+    peer.write_all(&[b'y'; 1025]).await.unwrap();
+    let (frames, status) = drain_to_the_end(&connection, &events).await;
+    assert_eq!(frames, [Bytes::from_static(b"last")]);
+    assert_eq!(status, Status::Down(Error::FrameTooLarge));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_stops_at_the_high_water_mark() {
     let (connection, events, mut peer) = pair(limits()).await;
