@@ -141,8 +141,10 @@ test_release() {
     bad=$((bad + ${2:-1}))
     passed=$((passed + good))
     failed=$((failed + bad))
+    names=$(sed -n '/^failed: /p' "$log")
     summary="${summary}OTP $version ($release), path ${path:-none}: $good passed, $bad failed
-"
+${names:+$names
+}"
 }
 
 report() {

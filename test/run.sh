@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests and says last how many passed and failed in all.
+# Runs the tests and says last which failed and how many passed and failed in all.
 #
 #   sh test/run.sh [rust] [ct] [properties]      all three by default
 #
@@ -51,6 +51,30 @@ count_properties() {
         END { print passed + 0, failed + 0, 0 }' "$1"
 }
 
+# Each prints a line for each test that its runner counts as failed.
+failed_rust() {
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$1"
+}
+
+# A case that is skipped says why on the line below its name.
+failed_ct() {
+    awk '
+        /%%% .* ==> .*: FAILED$/ { print name() }
+        /==> \{tc_auto_skip,/ && skipped { print skipped " (skipped)" }
+        { skipped = /%%% .* ==> .*: SKIPPED$/ ? name() : "" }
+        function name(line) {
+            line = $0
+            sub(/^.*%%% /, "", line)
+            sub(/: [A-Z]+$/, "", line)
+            sub(/ ==> /, " ", line)
+            return line
+        }' "$1"
+}
+
+failed_properties() {
+    awk '/^[a-z0-9_]+_props:prop_/ { name = $1 } /^FAILED: / { print name }' "$1"
+}
+
 tally() {
     status=$(cat "$logs/$1.status")
     # shellcheck disable=SC2046
@@ -67,6 +91,7 @@ tally() {
     failed=$((failed + $3))
     summary="$summary$1: $2 passed, $3 failed, $4 skipped$complaint
 "
+    "failed_$1" "$logs/$1.log" | sed "s/^/failed: $1 /" >>"$logs/failed"
 }
 
 # The NIF crate wants the functions of a VM: the Common Test suites are its tests.
@@ -89,9 +114,12 @@ fi
 
 [ $# -gt 0 ] || set -- rust ct properties
 summary=
+: >"$logs/failed"
 for runner in "$@"; do
     "run_$runner"
     tally "$runner"
 done
-printf '\n%s%s passed, %s failed\n' "$summary" "$passed" "$failed"
+printf '\n%s' "$summary"
+cat "$logs/failed"
+printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
