@@ -32,18 +32,28 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-%% Every exported function with terms of every kind in every place: `badarg', an error term or a
-%% lawful result, and the node lives.
+%% Every exported function with terms of every kind in each place, the other places lawful, for
+%% the first argument that is none hides those behind it: `badarg', an error term or a lawful
+%% result, and the node lives.
 garbage_arguments(_) ->
-    Functions = [
+    Lawful = lawful(),
+    Exports = [
         {F, A}
      || {F, A} <- erlmcp_native_nif:module_info(exports),
         F =/= module_info,
         F =/= status,
         F =/= set_workers
     ],
-    ?assert(length(Functions) > 10),
-    [call(F, Args) || {F, A} <- Functions, Args <- arguments(A)],
+    ?assertEqual(lists:sort(Exports), lists:sort([{F, length(Args)} || {F, Args} <- Lawful])),
+    [apply(erlmcp_native_nif, F, Args) || {F, Args} <- Lawful],
+    [
+        call(F, lists:sublist(Args, Place - 1) ++ [Term | lists:nthtail(Place, Args)])
+     || {F, Args} <- Lawful,
+        Place <- lists:seq(1, length(Args)),
+        Term <- garbage()
+    ],
+    [call(F, [Term || _ <- Args]) || {F, Args} <- Lawful, Term <- garbage()],
+    ok = erlmcp_native_log:set_level(warning),
     ?assertEqual(loaded, erlmcp_native_nif:status()).
 
 call(Function, Args) ->
@@ -53,8 +63,37 @@ call(Function, Args) ->
         error:badarg -> ok
     end.
 
-arguments(0) -> [[]];
-arguments(N) -> [[Term | Rest] || Term <- garbage(), Rest <- arguments(N - 1)].
+lawful() ->
+    {_, Connection} = open(1),
+    {ok, _, Listener} = listen(),
+    {ok, ConnectionOptions} = erlmcp_native_options:connection(#{}),
+    {ok, ListenerOptions} = erlmcp_native_options:listener(#{}),
+    Local = #{host => {127, 0, 0, 1}, port => 0},
+    Json = <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}">>,
+    Decode = [Json, erlmcp_native_nif:json_words(), null, false, false, 512],
+    Encode = [#{<<"jsonrpc">> => [<<"2.0">>, null]}, null, false],
+    [
+        {connection_open, [Local#{port := 1}, ConnectionOptions]},
+        {connection_take, [Connection, 1, 1]},
+        {connection_send, [Connection, <<"text">>]},
+        {connection_send_large, [Connection, <<"text">>]},
+        {connection_give, [Connection, self()]},
+        {connection_close, [Connection]},
+        {connection_info, [Connection]},
+        {listener_open, [Local, ListenerOptions]},
+        {listener_accept, [Listener, 1]},
+        {listener_sockname, [Listener]},
+        {listener_close, [Listener]},
+        {log_to, [whereis(erlmcp_native_log), warning]},
+        {metrics_read, []},
+        {json_words, []},
+        {json_decode, Decode},
+        {json_decode_dirty, Decode},
+        {json_encode, Encode},
+        {json_encode_dirty, Encode},
+        {json_scan, [Json, 512, 100]},
+        {json_scan_dirty, [Json, 512, 100]}
+    ].
 
 garbage() ->
     [
