@@ -88,7 +88,7 @@
 -define(MAX_BATCH, 1000).
 
 %% In this many bytes there is nothing that holds a scheduler for long without the native side
-%% noticing: strings, which are gone through at 2 bytes per nanosecond or more.
+%% noticing: a string of this size takes 0.05 ms, or 0.9 ms if all of it is escapes.
 -define(DIRECT, 524288).
 
 %% A scan is not watched: of the slowest documents, nothing but short numbers or strings, this
