@@ -95,10 +95,10 @@ is_space(Rest) -> Rest =:= <<>>.
 decoders(Size, #{null := Null, keys := Keys, strings := Strings}) ->
     Long = not erlmcp_native_json_check:is_integer_in_range(Size),
     maps:from_list(
-        [{null, Null}, {float, fun float/1}, {object_finish, fun finish_object/2}] ++
+        [{null, Null}, {float, fun to_float/1}, {object_finish, fun finish_object/2}] ++
             [{string, fun copied/1} || Strings =:= copy, Size > ?HEAP_BINARY_MAX] ++
             [{object_push, fun push_member/3} || Keys =:= existing_atom] ++
-            [{integer, fun integer/1} || Long]
+            [{integer, fun to_integer/1} || Long]
     ).
 
 copied(Text) when byte_size(Text) > ?HEAP_BINARY_MAX -> binary:copy(Text);
@@ -110,15 +110,15 @@ finish_object(Members, Outer) -> {maps:from_list(lists:reverse(Members)), Outer}
 
 push_member(Key, Value, Members) -> [{existing_atom(Key), Value} | Members].
 
-integer(Text) ->
+to_integer(Text) ->
     case erlmcp_native_json_check:is_integer_in_range(byte_size(Text)) of
         true -> binary_to_integer(Text);
         false -> error(badarg)
     end.
 
 %% Here `json' has lost the sign, if there was one.
-float(<<"0.0e", _/binary>>) -> error(badarg);
-float(Text) -> binary_to_float(Text).
+to_float(<<"0.0e", _/binary>>) -> error(badarg);
+to_float(Text) -> binary_to_float(Text).
 
 existing_atom(Key) ->
     try
