@@ -46,7 +46,7 @@ groups() ->
 
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(ssl),
-    Certs = filename:join(proplists:get_value(priv_dir, Config), "certs"),
+    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
     ok = test_certs:make(Certs),
     [{started, Started}, {certs, Certs} | Config].
 
@@ -237,12 +237,12 @@ owner_ends_while_dialling(_) ->
     Test = self(),
     {Owner, Monitor} = spawn_monitor(fun() ->
         _ = open(Listen, #{}),
-        Test ! dialling,
+        Test ! {dialling, helper_pids()},
         receive stop -> ok end
     end),
-    receive dialling -> ok end,
-    Helpers = helpers(),
-    ?assertNotEqual([], Helpers),
+    Pids = receive {dialling, Started} -> Started after ?WAIT -> ct:fail(not_dialling) end,
+    ?assertNotEqual([], Pids),
+    Helpers = [monitor(process, Pid) || Pid <- Pids],
     %% An orderly end, which links do not pass on.
     Owner ! stop,
     ended(Monitor),
@@ -503,9 +503,13 @@ helpers() ->
     [monitor(process, Pid) || Pid <- helper_pids()].
 
 helper_pids() ->
-    [Pid || Pid <- processes(), Pid =/= self(), is_helper(process_info(Pid, current_stacktrace))].
+    Items = [parent, current_stacktrace],
+    [Pid || Pid <- processes(), Pid =/= self(), is_helper(process_info(Pid, Items))].
 
-is_helper({current_stacktrace, Stack}) ->
+%% A process that has not run yet has no stack to know it by.
+is_helper([{parent, Parent}, {current_stacktrace, []}]) ->
+    Parent =:= self();
+is_helper([_, {current_stacktrace, Stack}]) ->
     lists:any(fun({M, _, _, _}) -> lists:prefix("erlmcp_native_beam_", atom_to_list(M)) end, Stack);
 is_helper(undefined) ->
     false.

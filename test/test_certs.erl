@@ -7,7 +7,8 @@
 
 %% Files `NAME.pem' (certificate) and `NAME.key', and `ca.pem': `server' is for localhost and
 %% 127.0.0.1, `expired' for the same but over, `other' for another name, `client' a client's; `self'
-%% is signed by itself. `other_ca.pem' has signed none of them.
+%% is signed by itself. `other_ca.pem' has signed none of them. The directory must be one that
+%% nobody has used before: for minutes `ssl' keeps what it has read from a file of that name.
 -spec make(file:filename()) -> ok.
 make(Dir) ->
     ok = filelib:ensure_dir(filename:join(Dir, "x")),

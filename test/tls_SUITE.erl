@@ -49,7 +49,7 @@ cases() ->
 
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(erlmcp_native),
-    Certs = filename:join(proplists:get_value(priv_dir, Config), "certs"),
+    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
     ok = test_certs:make(Certs),
     [{started, Started}, {certs, Certs} | Config].
 
