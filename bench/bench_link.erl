@@ -59,6 +59,7 @@ take(Fun, Acc0, Left0, Link) ->
     Left = Left0 - length(Items),
     case Status of
         more -> take(Fun, Acc, Left, Next);
+        again -> take(Fun, Acc, Left, Next);
         empty -> fold(Fun, Acc, Left, Next);
         {down, _, _} when Left =:= 0 -> {ok, Acc, Next};
         {down, Reason, _} -> {{down, Reason}, Acc, Next}

@@ -143,6 +143,7 @@ push(#state{readable = true, window = Window, link = Link} = State) ->
     Pushed = deliver(Items, State#state{link = Next}),
     case Status of
         more -> {ok, remind(Pushed)};
+        again -> {ok, remind(Pushed)};
         _ -> drained(Status, Pushed)
     end;
 push(State) ->
@@ -184,10 +185,20 @@ take(MaxItems, MaxBytes, From, #state{link = Link, window = 0} = State) ->
     Taken = State#state{link = Next},
     case Status of
         more -> {noreply, Taken};
+        again -> noreply(look(Taken));
         _ -> noreply(drained(Status, Taken))
     end;
 take(_, _, _, State) ->
     {reply, {error, active}, State}.
+
+%% The owner has taken everything and waits for `ready'.
+look(#state{link = Link} = State) ->
+    {[], Status, Next} = erlmcp_native_link:take(Link, 0, 0),
+    Looked = State#state{link = Next},
+    case Status of
+        more -> {ok, tell(ready, Looked)};
+        _ -> drained(Status, Looked)
+    end.
 
 %% The former owner passes on the events in its mailbox and says when it is done; nothing is
 %% delivered in between, so that the new owner sees everything once and in order.

@@ -72,7 +72,8 @@ connected_event(_, Guarded) ->
 -spec take(MaxItems :: pos_integer(), MaxBytes :: pos_integer(), guarded()) ->
     {Deliver :: [binary()], Status, guarded()}
 when
-    Status :: more | empty | eof | {down, erlmcp_native:reason(), erlmcp_native_link:next()}.
+    Status ::
+        more | again | empty | eof | {down, erlmcp_native:reason(), erlmcp_native_link:next()}.
 take(MaxItems, MaxBytes, #guarded{link = Link} = Guarded) ->
     {Items, Status, Next} = erlmcp_native_link:take(Link, MaxItems, MaxBytes),
     {Deliver, Judged} = lists:foldl(fun item/2, {[], Guarded#guarded{link = Next}}, Items),

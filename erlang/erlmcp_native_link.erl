@@ -13,8 +13,8 @@
 %% '''
 %%
 %% On `readable' call {@link take/3} until it says `empty'; the next `readable' comes only
-%% then. Between two takes other messages may be served: after `more' nothing is sent, so the
-%% process reminds itself.
+%% then. Between two takes other messages may be served: after `more', and after `again', which
+%% says that nothing is left for the moment, nothing is sent, so the process reminds itself.
 -module(erlmcp_native_link).
 
 -export([dial/2, adopt/2, handle_info/2, take/3, send/2, sender/1, close/1, info/1]).
@@ -86,19 +86,20 @@ handle_info(Msg, #link{path = Path, socket = Socket} = Link) when Socket =/= non
 handle_info(_, _) ->
     unknown.
 
-%% @doc Takes at most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes.
--spec take(link(), MaxItems :: pos_integer(), MaxBytes :: pos_integer()) ->
+%% @doc Takes at most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes. With none
+%% to take it looks: it says `empty' where nothing is left, never `again'.
+-spec take(link(), MaxItems :: non_neg_integer(), MaxBytes :: non_neg_integer()) ->
     {
         [erlmcp_native_path:item()],
-        more | empty | eof | {down, erlmcp_native:reason(), next()},
+        more | again | empty | eof | {down, erlmcp_native:reason(), next()},
         link()
     }.
 take(#link{phase = open, path = Path, socket = Socket} = Link, MaxItems, MaxBytes) ->
     {Items, Status, Next} = Path:take(Socket, MaxItems, MaxBytes),
     Taken = Link#link{socket = Next},
     case Status of
-        more ->
-            {Items, more, Taken};
+        _ when Status =:= more; Status =:= again ->
+            {Items, Status, Taken};
         {eof, armed} ->
             {Items, eof, Taken};
         {down, Reason} ->

@@ -29,13 +29,16 @@
     connecting
     | armed
     | more
+    | again
     | {eof, armed}
     | {down, erlmcp_native:reason()}.
 %% What to expect after a batch. `connecting': not yet established, a `ready' notice follows
 %% when it is or has failed. `armed': nothing is left, a `ready' notice will tell of the next
-%% data. `more': there is more to take now, no notice will come. `{eof, armed}': the peer has
-%% shut down its side and everything it sent has been taken; only with `half_close => true'.
-%% `{down, Reason}': the connection is over and everything that had arrived has been taken.
+%% data. `more': there is more to take now, no notice will come. `again': nothing is left, but
+%% there will be more soon; no notice will come before another take, of one item or more or of
+%% none, has been answered with `armed'. `{eof, armed}': the peer has shut down its side and
+%% everything it sent has been taken; only with `half_close => true'. `{down, Reason}': the
+%% connection is over and everything that had arrived has been taken.
 
 -type notice() :: ready | writable | none.
 %% `writable': a send was refused with `busy' and there is room again.

@@ -313,7 +313,7 @@ take(Messages, Bytes, #state{guarded = Guarded} = State) ->
     Taken = if_absent(deliver(Deliver, State#state{guarded = Next})),
     answered(taken(Status, Taken)).
 
-taken(more, State) ->
+taken(Status, State) when Status =:= more; Status =:= again ->
     self() ! {?MODULE, take},
     State#state{reminded = true};
 taken({down, _, _} = Down, State) ->

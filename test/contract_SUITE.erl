@@ -30,6 +30,7 @@ cases() ->
         active_once,
         active_window,
         active_false_and_take,
+        ready_after_everything_was_taken,
         take_bounds,
         recv_waits,
         reset_mid_frame,
@@ -202,6 +203,26 @@ active_false_and_take(Config) ->
     ok = erlmcp_native:set_active(Conn, true),
     ?assertEqual({frames, [<<"2">>]}, receive_event(Conn)),
     ?assertEqual({error, active}, erlmcp_native:take(Conn, 10)).
+
+%% After much as after little, and whether the owner asked for more than there was or not.
+ready_after_everything_was_taken(Config) ->
+    {Conn, Peer} = raw_pair(Config, #{active => false}),
+    Frame = binary:copy(<<"x">>, 1023),
+    [
+        begin
+            ok = gen_tcp:send(Peer, [[Frame, $\n] || _ <- lists:seq(1, Count)]),
+            ok = taken_by_events(Conn, Count)
+        end
+     || Count <- [1, 15, 16, 17, 40, 250, 1]
+    ].
+
+%% An owner that takes once for each `ready'.
+taken_by_events(_, 0) ->
+    ok;
+taken_by_events(Conn, Count) ->
+    ?assertEqual(ready, receive_event(Conn)),
+    {ok, Items} = erlmcp_native:take(Conn, 1000, 10000000),
+    taken_by_events(Conn, Count - length(Items)).
 
 take_bounds(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false}),

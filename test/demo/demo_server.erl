@@ -42,6 +42,7 @@ read(Rest, Link) ->
     Answered = lists:foldl(fun answer/2, Taken, Frames),
     case Status of
         more -> read(Rest, Answered);
+        again -> read(Rest, Answered);
         empty -> events(Rest, Answered);
         {down, _, final} -> ok
     end.

@@ -410,7 +410,7 @@ impl Shared {
         let (Some(half), Ok(mut reader)) = (self.direct.get(), self.reader.try_lock()) else {
             return;
         };
-        if reader.done || reader.failed.is_some() {
+        if reader.done || reader.failed.is_some() || reader.is_within_large_frame() {
             return;
         }
         reader.make_room();

@@ -26,6 +26,9 @@ pub enum Status {
     Armed,
     /// There is more to take now; no event will come.
     More,
+    /// Nothing is left, but there will be more soon: take again, no event will come before that
+    /// take has found nothing.
+    Again,
     /// The peer has shut down its side, everything was taken; an event tells of the end.
     EofArmed,
     /// The end; everything was taken.
@@ -123,12 +126,12 @@ impl Inbox {
         self.phase == Phase::Open && self.batches.is_empty()
     }
 
-    /// Has an owner that has found nothing come again and read for itself, instead of waiting for
-    /// an event.
+    /// Has an owner that has taken everything come again and read for itself, instead of waiting
+    /// for an event.
     pub fn ask_again(&mut self) -> Status {
         self.armed = false;
         self.claimed = true;
-        Status::More
+        Status::Again
     }
 
     /// Whether reading is the owner's, until it waits for an event again.

@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// The beginning of a frame up to this size moves to the next block; a larger one stays in a block
-/// of its own that grows by doubling.
+/// of its own that grows by doubling, which copies it.
 const MOVED_MAX: usize = 64 * 1024;
 
 /// What has been read of frames that are not complete, and how to go on.
@@ -65,6 +65,11 @@ impl Reader {
         }
     }
 
+    /// Whether the next read is into a block that may have to grow, which takes milliseconds.
+    pub(crate) fn is_within_large_frame(&self) -> bool {
+        self.buf.len() > MOVED_MAX
+    }
+
     /// Makes room for a read.
     pub(crate) fn make_room(&mut self) {
         let room = self.room();
@@ -72,8 +77,10 @@ impl Reader {
         if self.buf.capacity() - begun >= room.least {
             return;
         }
-        if begun > MOVED_MAX {
+        if self.is_within_large_frame() {
             self.buf.reserve(room.most);
+            // Not for the pool: it may have grown to any size.
+            self.block = 0;
             return;
         }
         let capacity = room.most.max(begun + room.least);
@@ -110,5 +117,53 @@ impl Reader {
     pub(crate) fn drop_buffer(&mut self) {
         pool::give(std::mem::take(&mut self.buf), self.block);
         self.block = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::frame::Framing;
+    use crate::options::OnOversize;
+
+    fn reader() -> Reader {
+        Reader::new(&Limits {
+            framing: Framing::Line,
+            max_frame: 16 << 20,
+            on_oversize: OnOversize::Close,
+            high_water: 1 << 20,
+            max_queue: 1 << 20,
+            half_close: false,
+            linger: Duration::ZERO,
+            handshake_timeout: Duration::ZERO,
+        })
+    }
+
+    /// Reads the beginning of a frame until it has at least this size.
+    fn read_frame(reader: &mut Reader, size: usize) {
+        while reader.buf.len() < size {
+            reader.make_room();
+            let room = (reader.buf.capacity() - reader.buf.len()).min(size - reader.buf.len());
+            reader.buf.extend_from_slice(&vec![b'x'; room]);
+            assert!(reader.split(room).0.is_none());
+        }
+    }
+
+    #[test]
+    fn a_block_that_has_grown_is_not_kept_for_others() {
+        let mut reader = reader();
+        read_frame(&mut reader, MOVED_MAX);
+        assert!(!reader.is_within_large_frame());
+        reader.make_room();
+        assert_ne!(reader.block, 0);
+        read_frame(&mut reader, 8 << 20);
+        assert!(reader.is_within_large_frame());
+        assert_eq!(reader.block, 0);
+        reader.buf.extend_from_slice(b"\n");
+        assert!(reader.split(1).0.is_some());
+        reader.idle();
+        assert_eq!(reader.buf.capacity(), 0);
     }
 }

@@ -99,7 +99,7 @@ fn drain(connection: &Connection) -> (Vec<Bytes>, Status) {
                 frames.push(batch.data.slice(start..start + len));
             }
         }
-        if status != Status::More {
+        if !matches!(status, Status::More | Status::Again) {
             return (frames, status);
         }
     }
@@ -153,7 +153,7 @@ async fn busy(limits: Limits) -> (Connection, Receiver<Event>, TcpStream) {
     wait(&events, Event::Ready).await;
     let (batches, status) = connection.take(FRAMES, usize::MAX);
     let taken: usize = batches.iter().map(|batch| batch.items.len()).sum();
-    assert_eq!((taken, status), (FRAMES, Status::More));
+    assert_eq!((taken, status), (FRAMES, Status::Again));
     (connection, events, peer)
 }
 
@@ -172,6 +172,34 @@ async fn a_busy_owner_reads_for_itself_until_it_finds_nothing() {
             (vec![Bytes::from_static(b"more")], Status::Armed)
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_owner_that_looks_is_told_of_what_comes_next() {
+    let (connection, events, mut peer) = busy(limits()).await;
+    assert_eq!(connection.take(0, 0).1, Status::Armed);
+    peer.write_all(b"next\n").await.unwrap();
+    wait(&events, Event::Ready).await;
+    assert_eq!(drain(&connection).0, [Bytes::from_static(b"next")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_owner_leaves_a_large_frame_to_the_task() {
+    let (connection, events, mut peer) = busy(limits()).await;
+    let mut large = vec![b'z'; 1024 * 1024];
+    large.push(b'\n');
+    let writing = tokio::spawn(async move {
+        peer.write_all(&large).await.unwrap();
+        peer
+    });
+    let (mut frames, mut status) = drain(&connection);
+    while frames.is_empty() {
+        assert_eq!(status, Status::Armed);
+        wait(&events, Event::Ready).await;
+        (frames, status) = drain(&connection);
+    }
+    let _peer = writing.await.unwrap();
+    assert_eq!(frames, [Bytes::from(vec![b'z'; 1024 * 1024])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,7 @@ fn status_term<'a>(env: Env<'a>, status: Status) -> Term<'a> {
         Status::Connecting => terms::connecting().encode(env),
         Status::Armed => terms::armed().encode(env),
         Status::More => terms::more().encode(env),
+        Status::Again => terms::again().encode(env),
         Status::EofArmed => (terms::eof(), terms::armed()).encode(env),
         Status::Down(error) => (terms::down(), reason::term(env, error)).encode(env),
     }

@@ -19,6 +19,7 @@ rustler::atoms! {
     error,
     gauge,
     more,
+    again,
     ok,
     open,
     oversized,
