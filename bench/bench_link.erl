@@ -28,7 +28,8 @@ await_events(Link) ->
     receive
         Msg ->
             case erlmcp_native_link:handle_info(Msg, Link) of
-                unknown -> exit({unexpected, Msg});
+                %% A notice to a link that was closed while it was on its way.
+                unknown -> await_events(Link);
                 {Events, Next} -> {Events, Next}
             end
     after ?TIMEOUT_MS ->

@@ -67,7 +67,8 @@
 %% Gives meaning to a message in the owner's mailbox; `unknown' if it is not this socket's.
 
 -callback close(socket()) -> ok.
-%% Sends what is queued, for `linger_ms' at most and without holding the caller, then closes.
+%% Sends what is queued, for `linger_ms' at most and without holding the caller, then closes. A
+%% notice that was on its way may still arrive; `handle_info/2' of any other socket knows it not.
 
 -callback give(socket(), NewOwner :: pid()) ->
     {ok, socket()} | {error, erlmcp_native:reason()}.
