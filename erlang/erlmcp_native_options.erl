@@ -4,9 +4,13 @@
 %% `{error, {option, Key, Value}}' and nothing is started.
 -module(erlmcp_native_options).
 
--export([connection/1, listener/1, endpoint/1]).
+-export([connection/1, listener/1, endpoint/1, check/4]).
+
+-export_type([check/0]).
 
 -export_type([connection/0, listener/0, tls/0, framing/0]).
+
+-type check() :: fun((Key :: atom(), Value :: term()) -> boolean()).
 
 -type framing() :: line | length4.
 %% `line': newline-delimited, `\r\n' accepted, empty lines skipped (MCP stdio framing).
@@ -91,12 +95,12 @@ endpoint(Other) ->
 %% @doc Checks the options of a connection.
 -spec connection(term()) -> {ok, connection()} | {error, erlmcp_native:reason()}.
 connection(Options) ->
-    check(Options, maps:merge(common(), dialling()), fun tls_client/1).
+    check(Options, maps:merge(common(), dialling()), fun valid/2, client).
 
 %% @doc Checks the options of a listener.
 -spec listener(term()) -> {ok, listener()} | {error, erlmcp_native:reason()}.
 listener(Options) ->
-    check(Options, (common())#{backlog => 1024}, fun tls_server/1).
+    check(Options, (common())#{backlog => 1024}, fun valid/2, server).
 
 common() ->
     #{
@@ -117,25 +121,29 @@ common() ->
 dialling() ->
     #{connect_timeout_ms => 5000, attempt_delay_ms => 250, bind => any}.
 
-check(Options, Defaults, Tls) when is_map(Options) ->
+%% @doc Completes options with defaults; a key that has none, and a value that does not satisfy the
+%% check, is refused. `tls' is checked here, for the side named.
+-spec check(term(), map(), check(), client | server) ->
+    {ok, map()} | {error, erlmcp_native:reason()}.
+check(Options, Defaults, Valid, Side) when is_map(Options) ->
     Step = fun
-        (_, _, {error, _} = Error) -> Error;
-        (tls, Value, {ok, Acc}) -> put_tls(Value, Tls(Value), Acc);
-        (Key, Value, {ok, Acc}) -> put_valid(Key, Value, Defaults, Acc)
+        (_, _, {error, _} = Error) ->
+            Error;
+        (tls, Value, {ok, Acc}) ->
+            put_tls(Value, tls(Side, Value), Acc);
+        (Key, Value, {ok, Acc}) ->
+            case is_map_key(Key, Defaults) andalso Valid(Key, Value) of
+                true -> {ok, Acc#{Key := Value}};
+                false -> {error, {option, Key, Value}}
+            end
     end,
     maps:fold(Step, {ok, Defaults}, Options);
-check(Options, _, _) ->
+check(Options, _, _, _) ->
     {error, {option, options, Options}}.
 
 put_tls(_, {ok, Tls}, Acc) -> {ok, Acc#{tls := Tls}};
 put_tls(_, {error, {Key, Value}}, _) -> {error, {option, {tls, Key}, Value}};
 put_tls(Value, error, _) -> {error, {option, tls, Value}}.
-
-put_valid(Key, Value, Defaults, Acc) ->
-    case is_map_key(Key, Defaults) andalso valid(Key, Value) of
-        true -> {ok, Acc#{Key := Value}};
-        false -> {error, {option, Key, Value}}
-    end.
 
 valid(framing, V) -> V =:= line orelse V =:= length4;
 valid(max_frame_bytes, V) -> in(V, 1, 16#ffffffff);
@@ -157,19 +165,18 @@ valid(_, _) -> false.
 
 in(V, Min, Max) -> is_integer(V) andalso V >= Min andalso V =< Max.
 
-tls_client(false) -> {ok, false};
-tls_client(true) -> {ok, tls_defaults(peer)};
-tls_client(Options) when is_map(Options) -> tls(Options, tls_defaults(peer));
-tls_client(_) -> error.
-
-tls_server(false) ->
+tls(_, false) ->
     {ok, false};
-tls_server(#{certfile := _, keyfile := _} = Options) ->
-    tls(Options, tls_defaults(none));
-tls_server(Options) when is_map(Options) ->
+tls(client, true) ->
+    {ok, tls_defaults(peer)};
+tls(client, Options) when is_map(Options) ->
+    complete_tls(Options, tls_defaults(peer));
+tls(server, #{certfile := _, keyfile := _} = Options) ->
+    complete_tls(Options, tls_defaults(none));
+tls(server, Options) when is_map(Options) ->
     Missing = hd([Key || Key <- [certfile, keyfile], not is_map_key(Key, Options)]),
     {error, {Missing, undefined}};
-tls_server(_) ->
+tls(_, _) ->
     error.
 
 tls_defaults(Verify) ->
@@ -182,7 +189,7 @@ tls_defaults(Verify) ->
         min_version => 'tlsv1.2'
     }.
 
-tls(Options, Defaults) ->
+complete_tls(Options, Defaults) ->
     Step = fun
         (_, _, {error, _} = Error) ->
             Error;
