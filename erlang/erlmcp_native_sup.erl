@@ -15,6 +15,7 @@ init([]) ->
         #{id => log, start => {erlmcp_native_log, start_link, []}},
         supervisor(erlmcp_native_conn_sup),
         supervisor(erlmcp_native_listener_sup),
+        supervisor(erlmcp_native_http_client_sup),
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
     ],

@@ -1,0 +1,245 @@
+%% @private An MCP client over HTTP as a value in the process that owns it, as
+%% {@link erlmcp_native_link} is for a connection. It sends messages, reads answers and streams,
+%% resumes, retries and times out; what there is to tell comes back as events.
+%%
+%% Nothing is read before {@link take/1} is called, as often as {@link is_readable/1} says that
+%% there is something: who cannot take more makes the server wait.
+-module(erlmcp_native_http_client_core).
+
+-export([new/1, send/2, cancel/2, handle_info/2, is_readable/1, take/1, info/1, close/1]).
+-export([resubmit/2, flush/1]).
+
+-export_type([core/0, event/0, reason/0, send_error/0]).
+
+-include("erlmcp_native_http_client.hrl").
+
+-opaque core() :: #core{}.
+
+-define(TAKE_BYTES, 65536).
+-define(TIMER, erlmcp_native_http_client).
+
+-spec new(erlmcp_native_http_client_options:options()) ->
+    {ok, core()} | {error, erlmcp_native:reason()}.
+new(#{url := #{origin := Origin}, path := Path, http := Http} = Options) ->
+    case ?WIRE:new(Origin, Path, Http) of
+        {ok, Wire} ->
+            {ok, #core{
+                options = Options,
+                wire = Wire,
+                session = ?SESSION:new(),
+                requests = ?REQUESTS:new(Options),
+                listen = ?STREAM:new_listen(Options)
+            }};
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Sends a message, or keeps it until it may be sent.
+-spec send(iodata(), core()) -> {ok | {error, send_error()}, [event()], core()}.
+send(Data, Core) ->
+    case ?MESSAGE:read(Data) of
+        {ok, Message} ->
+            {Result, Next} = accept(Message, Core),
+            {Events, Told} = ?INBOUND:told(Next),
+            {Result, Events, Told};
+        {error, _} = Error ->
+            {Error, [], Core}
+    end.
+
+%% @doc Stops waiting for a response and lets the server know.
+-spec cancel(id(), core()) -> {[event()], core()}.
+cancel(Id, Core) ->
+    ?INBOUND:told(give_up(Id, cancelled, Core)).
+
+-spec handle_info(term(), core()) -> {[event()], core()} | unknown.
+handle_info({timeout, Timer, {?TIMER, What}}, Core) ->
+    ?INBOUND:told(expired(What, Timer, Core));
+handle_info(Msg, #core{wire = Wire} = Core) ->
+    case ?WIRE:handle_info(Msg, Wire) of
+        {Events, Next} ->
+            Handle = fun ?EXCHANGE:wire_event/2,
+            ?INBOUND:told(lists:foldl(Handle, Core#core{wire = Next}, Events));
+        unknown ->
+            unknown
+    end.
+
+-spec is_readable(core()) -> boolean().
+is_readable(#core{ready = Ready}) -> Ready =/= [].
+
+%% @doc Takes a part of what has arrived.
+-spec take(core()) -> {[event()], core()}.
+take(#core{ready = []} = Core) ->
+    {[], Core};
+take(#core{ready = [Key | Ready], exchanges = Exchanges, wire = Wire} = Core) ->
+    case Exchanges of
+        #{Key := #exchange{answer = Answer}} when Answer =/= none ->
+            {Parts, Status, Next} = ?WIRE:take(Key, ?TAKE_BYTES, Wire),
+            ?INBOUND:told(?EXCHANGE:fed(Parts, Status, Key, Core#core{ready = Ready, wire = Next}));
+        #{} ->
+            {[], Core#core{ready = Ready}}
+    end.
+
+-spec info(core()) -> map().
+info(#core{session = Session, requests = Requests, wire = Wire, listen = Listen} = Core) ->
+    (?SESSION:info(Session))#{
+        url => ?URL:text(maps:get(url, Core#core.options)),
+        transport =>
+            case Core#core.mode of
+                {sse, _} -> http_sse;
+                _ -> streamable_http
+            end,
+        pending => ?REQUESTS:size(Requests),
+        listening => Listen#listen.key =/= none,
+        ignored => Core#core.ignored,
+        http => ?WIRE:info(Wire)
+    }.
+
+%% @doc Ends everything, and the session, for which it waits a little.
+-spec close(core()) -> ok.
+close(#core{exchanges = Exchanges} = Core) ->
+    Quiet = lists:foldl(fun ?EXCHANGE:drop_exchange/2, Core, maps:keys(Exchanges)),
+    Wire = ?EXCHANGE:end_session(Quiet),
+    ?WIRE:close(Wire).
+
+%% ---- from the owner
+
+accept(#{kind := request, id := Id} = Message, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:is_waiting(Id, Requests) of
+        true ->
+            {{error, duplicate_id}, Core};
+        false ->
+            Added = ?REQUESTS:add(Message, Requests),
+            room(fun(C) -> submit(Message, C#core{requests = Added}) end, Core)
+    end;
+accept(#{kind := notification, method := <<"notifications/cancelled">>} = Message, Core) ->
+    owner_cancels(Message, Core);
+accept(#{kind := response} = Message, #core{session = Session} = Core) ->
+    %% From 2026-07-28 on there are no requests of a server.
+    case
+        {
+            ?SESSION:is_legacy(Session),
+            ?SESSION:revision(Session)
+        }
+    of
+        {false, Revision} when Revision =/= none -> {{error, not_allowed}, Core};
+        _ -> submit(Message, Core)
+    end;
+accept(Message, Core) ->
+    room(fun(C) -> submit(Message, C) end, Core).
+
+room(Then, #core{requests = Requests, held = Held, options = #{max_pending := Max}} = Core) ->
+    Pending = ?REQUESTS:size(Requests),
+    case Pending < Max andalso queue:len(Held) < Max of
+        true -> Then(Core);
+        false -> {{error, busy}, Core}
+    end.
+
+submit(Message, Core) ->
+    case gate(Message, Core) of
+        hold ->
+            {ok, hold(Message, Core)};
+        pass ->
+            case ?EXCHANGE:post(Message, Core) of
+                {ok, Sent} -> {ok, Sent};
+                {error, Reason, Unsent} -> {{error, Reason}, forget(Message, Unsent)}
+            end
+    end.
+
+%% @doc Sends what was accepted before.
+-spec resubmit(message(), #core{}) -> #core{}.
+resubmit(#{kind := request, id := Id} = Message, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:is_waiting(Id, Requests) of
+        true -> resubmitted(Message, Core);
+        false -> Core
+    end;
+resubmit(Message, Core) ->
+    resubmitted(Message, Core).
+
+resubmitted(Message, Core) ->
+    case gate(Message, Core) of
+        hold ->
+            hold(Message, Core);
+        pass ->
+            case ?EXCHANGE:post(Message, Core) of
+                {ok, Sent} -> Sent;
+                {error, Reason, Unsent} -> ?OUTCOME:failed(Message, Reason, Unsent)
+            end
+    end.
+
+gate(#{from := owner, modern := none}, #core{restarting = Restarting}) when Restarting =/= none ->
+    hold;
+gate(#{modern := none}, #core{mode = {probing, _, _, _}}) ->
+    hold;
+gate(Message, #core{session = Session}) ->
+    ?SESSION:gate(Message, Session).
+
+hold(Message, #core{held = Held} = Core) ->
+    Core#core{held = queue:in(Message, Held)}.
+
+%% @doc Sends what was held, or holds it further.
+-spec flush(#core{}) -> #core{}.
+flush(#core{held = Held} = Core) ->
+    lists:foldl(fun resubmit/2, Core#core{held = queue:new()}, queue:to_list(Held)).
+
+forget(#{kind := request, id := Id}, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:remove(Id, Requests) of
+        {_, Rest} -> Core#core{requests = Rest};
+        error -> Core
+    end;
+forget(_, Core) ->
+    Core.
+
+%% An owner that cancels by itself wants no response either.
+owner_cancels(#{text := Text, modern := Modern} = Message, Core) ->
+    Id =
+        case erlmcp_native_json:decode(Text) of
+            {ok, #{<<"params">> := #{<<"requestId">> := Given}}} -> Given;
+            _ -> none
+        end,
+    case ?REQUESTS:find(Id, Core#core.requests) of
+        {ok, #{message := #{modern := none}}} when Modern =:= none ->
+            {Result, Sent} = submit(Message, Core),
+            {Result, ?OUTCOME:dropped(Id, cancelled, Sent)};
+        {ok, _} ->
+            {ok, ?OUTCOME:dropped(Id, cancelled, Core)};
+        error ->
+            {ok, Core}
+    end.
+
+%% Nobody waits any more, which the server may want to know. Of a request of 2026-07-28 it learns by
+%% the end of the stream, of `initialize' it must not.
+give_up(Id, Reason, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:find(Id, Requests) of
+        {ok, #{message := #{modern := none, method := Method}, exchange := Key}} when
+            Method =/= <<"initialize">>, Key =/= none
+        ->
+            Why = atom_to_binary(Reason),
+            Cancelled = ?MESSAGE:cancelled(Id, Why),
+            resubmit(Cancelled, ?STREAM:unprobe(Id, ?OUTCOME:fail(Id, Reason, Core)));
+        {ok, _} ->
+            ?STREAM:unprobe(Id, ?OUTCOME:fail(Id, Reason, Core));
+        error ->
+            Core
+    end.
+
+expired({expired, Id}, Timer, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:expired(Id, Timer, Requests) of
+        true -> give_up(Id, timeout, Core);
+        false -> Core
+    end;
+expired({exchange, Key}, Timer, #core{exchanges = Exchanges} = Core) ->
+    case Exchanges of
+        #{Key := #exchange{timer = Timer} = Exchange} ->
+            Dropped = ?EXCHANGE:drop_exchange(Key, Core),
+            ?OUTCOME:broken(#{reason => timeout, safe => false}, Exchange, Dropped);
+        #{} ->
+            Core
+    end;
+expired({again, Message}, _, Core) ->
+    resubmit(Message, Core);
+expired({resume, Id}, _, Core) ->
+    ?STREAM:resume(Id, Core);
+expired(listen, Timer, #core{listen = #listen{timer = Timer} = Listen} = Core) ->
+    ?STREAM:listen(Core#core{listen = Listen#listen{timer = none}});
+expired(_, _, Core) ->
+    Core.

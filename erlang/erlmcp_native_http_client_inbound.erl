@@ -1,0 +1,111 @@
+% @private The messages that reach a client: who waits for them, and what they say of the session.
+-module(erlmcp_native_http_client_inbound).
+
+-export([items/3, item/3, told/1, tell/2]).
+
+-include_lib("kernel/include/logger.hrl").
+
+-include("erlmcp_native_http_client.hrl").
+
+-spec items([?ANSWER:item()], #exchange{}, #core{}) -> #core{}.
+items(Items, Exchange, Core) ->
+    lists:foldl(fun(Item, Acc) -> item(Item, Exchange, Acc) end, Core, Items).
+
+-spec item(?ANSWER:item(), #exchange{}, #core{}) -> #core{}.
+item({message, Text}, Exchange, Core) ->
+    case erlmcp_native_json:scan(Text) of
+        {ok, {batch, Elements}} ->
+            One = fun({Element, Envelope}, Acc) -> message(Envelope, Element, Exchange, Acc) end,
+            lists:foldl(One, Core, Elements);
+        {ok, Envelope} ->
+            message(Envelope, Text, Exchange, Core);
+        {error, _} ->
+            ignore(Core)
+    end;
+item({endpoint, Reference}, #exchange{role = sse} = Exchange, Core) ->
+    ?STREAM:endpoint(Reference, Exchange, Core);
+item({endpoint, _}, _, Core) ->
+    Core;
+item({event_id, EventId}, #exchange{role = listen}, #core{listen = Listen} = Core) ->
+    Core#core{listen = Listen#listen{event_id = EventId}};
+item({retry_ms, Ms}, #exchange{role = listen}, #core{listen = Listen} = Core) ->
+    Core#core{listen = Listen#listen{retry_ms = Ms}};
+item(Item, #exchange{role = Role}, #core{requests = Requests} = Core) ->
+    case ?EXCHANGE:waits_for(Role) of
+        none -> Core;
+        Id -> Core#core{requests = ?REQUESTS:heard(Id, Item, Requests)}
+    end.
+
+message(#{kind := response, id := Id}, Text, Exchange, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:remove(Id, Requests) of
+        {#{message := Message}, Rest} ->
+            Answered = ?EXCHANGE:linger(Exchange, Core#core{requests = Rest}),
+            response(Message, Text, Exchange, Answered);
+        error ->
+            %% It is late, or was asked for by nobody.
+            ignore(Core)
+    end;
+message(#{kind := invalid}, _, _, Core) ->
+    ignore(Core);
+message(_, Text, #exchange{role = Role}, Core) ->
+    frame(Text, ?EXCHANGE:touch(Role, Core)).
+
+response(#{method := <<"initialize">>, from := From}, Text, Exchange, Core) ->
+    #exchange{url = #{origin := Origin}, answer = Answer} = Exchange,
+    {ok, Decoded} = erlmcp_native_json:decode(Text),
+    Headers = ?ANSWER:headers(Answer),
+    #core{session = Session} = Core,
+    Next = ?SESSION:answered(Decoded, Headers, Origin, Session),
+    Agreed = ?SESSION:is_legacy(Next),
+    initialized(From, Agreed, Text, Core#core{session = Next});
+response(#{method := <<"tools/list">>, modern := Modern} = Message, Text, _, Core) when
+    Modern =/= none
+->
+    frame(tools(Message, Text, Core), Core);
+response(_, Text, _, Core) ->
+    frame(Text, Core).
+
+initialized(owner, true, Text, #core{options = #{initialized := auto}} = Core) ->
+    Confirmation = ?MESSAGE:initialized(),
+    ?CORE:flush(?CORE:resubmit(Confirmation, frame(Text, Core)));
+initialized(owner, _, Text, Core) ->
+    ?CORE:flush(frame(Text, Core));
+initialized(client, true, _, #core{restarting = Confirmation} = Core) ->
+    ?CORE:resubmit(Confirmation#{from := client}, Core);
+initialized(client, false, _, Core) ->
+    ?STREAM:lose_session(Core).
+
+frame({Text, Core}, _) -> frame(Text, Core);
+frame(Text, #core{out = [{frames, Frames} | Out]} = Core) ->
+    Core#core{out = [{frames, [Text | Frames]} | Out]};
+frame(Text, #core{out = Out} = Core) ->
+    Core#core{out = [{frames, [Text]} | Out]}.
+
+tools(#{body := Body}, Text, #core{session = Session} = Core) ->
+    {ok, Answer} = erlmcp_native_json:decode(Text),
+    First = not is_map_key(<<"cursor">>, maps:get(<<"params">>, Body, #{})),
+    {Changed, Refused, Next} = ?SESSION:tools(First, Answer, Session),
+    Warn = fun({Name, Fault}) ->
+        ?LOG_WARNING("erlmcp_native: refused tool ~0p for its x-mcp-header: ~0p", [Name, Fault])
+    end,
+    lists:foreach(Warn, Refused),
+    Learnt = Core#core{session = Next},
+    case Changed of
+        unchanged -> {Text, Learnt};
+        {changed, Less} -> {erlmcp_native_json:encode(Less), Learnt}
+    end.
+
+ignore(#core{ignored = Ignored} = Core) ->
+    Core#core{ignored = Ignored + 1}.
+
+%% @doc The events since the last time, in order.
+-spec told(#core{}) -> {[event()], #core{}}.
+told(#core{out = Out} = Core) ->
+    {lists:foldl(fun in_order/2, [], Out), Core#core{out = []}}.
+
+in_order({frames, Frames}, Events) -> [{frames, lists:reverse(Frames)} | Events];
+in_order(Event, Events) -> [Event | Events].
+
+-spec tell(event(), #core{}) -> #core{}.
+tell(Event, #core{out = Out} = Core) ->
+    Core#core{out = [Event | Out]}.
