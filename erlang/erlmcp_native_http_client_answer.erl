@@ -41,7 +41,7 @@ new(Status, Headers, Expects, MaxBytes) ->
         end,
     Answer = #answer{kind = Kind, status = Status, headers = Headers, max_bytes = MaxBytes},
     case Kind of
-        stream -> Answer#answer{parser = erlmcp_native_sse:parser(MaxBytes)};
+        stream -> Answer#answer{parser = erlmcp_native_sse:new(MaxBytes)};
         json -> Answer;
         other -> Answer#answer{max_bytes = ?MAX_OTHER_BYTES}
     end.
@@ -103,33 +103,29 @@ location(Headers) ->
         false -> none
     end.
 
-%% An event without data is not dispatched, but its id counts.
 parse([], Items, Answer) ->
     {lists:reverse(Items), Answer};
 parse([Part | Parts], Items, #answer{parser = Parser} = Answer) ->
-    case erlmcp_native_sse:parse(Part, Parser) of
+    case erlmcp_native_sse:feed(Part, Parser) of
         {ok, Events, Next} ->
-            Read = lists:foldl(fun event/2, Items, Events),
+            Read = event_id(Parser, Next, lists:foldl(fun event/2, Items, Events)),
             parse(Parts, Read, Answer#answer{parser = Next});
-        {error, _} ->
+        {error, event_too_large} ->
             {lists:reverse(Items), too_large, Answer}
     end.
 
-event(Event, Items) ->
-    Told = told(retry_ms, retry, Event, told(event_id, id, Event, Items)),
-    case Event of
-        #{data := <<>>} -> Told;
-        #{event := <<"endpoint">>, data := Data} -> [{endpoint, Data} | Told];
-        #{event := <<"message">>, data := Data} -> [{message, Data} | Told];
-        #{event := _} -> Told;
-        #{data := Data} -> [{message, Data} | Told];
-        #{} -> Told
-    end.
+event({retry, Ms}, Items) -> [{retry_ms, Ms} | Items];
+event({event, #{data := <<>>}}, Items) -> Items;
+event({event, #{type := <<"message">>, data := Data}}, Items) -> [{message, Data} | Items];
+event({event, #{type := <<"endpoint">>, data := Data}}, Items) -> [{endpoint, Data} | Items];
+event(_, Items) -> Items.
 
-told(Name, Key, Event, Items) ->
-    case Event of
-        #{Key := Value} when Value =/= undefined -> [{Name, Value} | Items];
-        #{} -> Items
+%% Events without data count as well.
+event_id(Before, After, Items) ->
+    case {erlmcp_native_sse:last_id(Before), erlmcp_native_sse:last_id(After)} of
+        {Id, Id} -> Items;
+        {_, <<>>} -> Items;
+        {_, Id} -> [{event_id, Id} | Items]
     end.
 
 body(#answer{parts = [Body]}) -> Body;

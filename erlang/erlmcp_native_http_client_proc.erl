@@ -6,7 +6,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, format_status/1]).
 
 -record(state, {
     core :: erlmcp_native_http_client_core:core(),
@@ -91,6 +91,16 @@ handle_info(Msg, #state{core = Core} = State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(_, #state{core = Core}) ->
     erlmcp_native_http_client_core:close(Core).
+
+%% @private Tokens and messages are not for the log.
+-spec format_status(map()) -> map().
+format_status(Status) ->
+    Summary = fun
+        (state, #state{core = Core}) -> erlmcp_native_http_client_core:info(Core);
+        (message, _) -> hidden;
+        (_, Value) -> Value
+    end,
+    maps:map(Summary, Status).
 
 take(_, #state{reminded = true} = State) ->
     State;
