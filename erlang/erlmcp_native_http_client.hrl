@@ -31,7 +31,8 @@
     | {redirect, Status :: 300..399}
     | {status, Status :: 100..599, Body :: binary()}.
 
--type send_error() :: erlmcp_native:reason() | invalid_message | duplicate_id | not_allowed | headers.
+-type send_error() ::
+    erlmcp_native:reason() | invalid_message | duplicate_id | not_allowed | headers.
 
 -type event() ::
     {frames, [binary(), ...]}

@@ -3,8 +3,8 @@
 -module(http_peer).
 
 -export([listen/0, listen/1, url/1, url/2, origin/1, next/1, next/2, none/2, close/1]).
--export([answer/4, json/2, json/3, accepted/1, stream/1, stream/2, event/2, raw/2, finish/1, cut/1]).
--export([gone/1, header/2, body/1]).
+-export([answer/4, json/2, json/3, accepted/1, stream/1, stream/2, event/2, raw/2]).
+-export([finish/1, cut/1, gone/1, header/2, body/1]).
 
 -define(WAIT, 10000).
 
