@@ -1,4 +1,4 @@
-%% An MCP server of a few lines, by TCP and by HTTP: tools `echo' and `add', a resource of 1 MB. Each
+%% An MCP server of a few lines, by TCP and HTTP: tools `echo' and `add', a resource of 1 MB. Each
 %% TCP connection is a process that owns its link, so a request costs no message between processes.
 -module(demo_server).
 
