@@ -56,7 +56,7 @@ within(More, #body{size = Size0, max = Max, parts = Parts} = Body) ->
     end.
 
 add(More, Parts) ->
-    lists:foldl(fun(Part, Acc) when Part =/= <<>> -> [Part | Acc]; (_, Acc) -> Acc end, Parts, More).
+    lists:reverse([Part || Part <- More, Part =/= <<>>], Parts).
 
 whole([Only]) -> Only;
 whole(Parts) -> iolist_to_binary(lists:reverse(Parts)).
