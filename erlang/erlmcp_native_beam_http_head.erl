@@ -6,7 +6,7 @@
 %% that no more than a line of the largest size is ever kept unread.
 -module(erlmcp_native_beam_http_head).
 
--export([new/1, trailers/1, parse/2, is_fresh/1]).
+-export([new/1, trailers/1, parse/2, is_fresh/1, lowercase/1]).
 
 -export_type([parser/0, head/0, fields/0, refusal/0]).
 
@@ -62,6 +62,10 @@ parse(Chunk, #parser{rest = <<>>} = P) ->
     resume(Chunk, P);
 parse(Chunk, #parser{rest = Rest} = P) ->
     resume(<<Rest/binary, Chunk/binary>>, P).
+
+%% @doc Of ASCII only: what else there is need not be UTF-8.
+-spec lowercase(binary()) -> binary().
+lowercase(Bin) -> <<<<(lower(C))>> || <<C>> <= Bin>>.
 
 resume(Bin, #parser{stage = start} = P) -> start(Bin, P);
 resume(Bin, #parser{stage = fields, count = Count, fields = Fields} = P) ->
@@ -202,7 +206,7 @@ lower(<<"Accept-Encoding">>, mixed) -> <<"accept-encoding">>;
 lower(<<"Authorization">>, mixed) -> <<"authorization">>;
 lower(<<"Mcp-Session-Id">>, mixed) -> <<"mcp-session-id">>;
 lower(<<"MCP-Protocol-Version">>, mixed) -> <<"mcp-protocol-version">>;
-lower(Name, mixed) -> <<<<(lower(C))>> || <<C>> <= Name>>.
+lower(Name, mixed) -> lowercase(Name).
 
 lower(C) when C >= $A, C =< $Z -> C + 32;
 lower(C) -> C.

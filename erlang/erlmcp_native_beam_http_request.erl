@@ -62,7 +62,7 @@ seen([{<<"content-length">>, Value} | Fields], Seen) ->
         _ -> throw(400)
     end;
 seen([{<<"transfer-encoding">>, Value} | Fields], Seen) ->
-    case {string:lowercase(Value), Seen} of
+    case {lowercase(Value), Seen} of
         {<<"chunked">>, #seen{coding = none}} -> seen(Fields, Seen#seen{coding = chunked});
         {<<"chunked">>, _} -> throw(400);
         _ -> throw(501)
@@ -71,7 +71,7 @@ seen([{<<"connection">>, Value} | Fields], Seen) ->
     Close = Seen#seen.close orelse lists:member(<<"close">>, tokens(Value)),
     seen(Fields, Seen#seen{close = Close});
 seen([{<<"expect">>, Value} | Fields], Seen) ->
-    case string:lowercase(Value) of
+    case lowercase(Value) of
         <<"100-continue">> -> seen(Fields, Seen#seen{expect = true});
         _ -> throw(417)
     end;
@@ -79,7 +79,9 @@ seen([_ | Fields], Seen) ->
     seen(Fields, Seen).
 
 tokens(Value) ->
-    [string:trim(T, both, " \t") || T <- binary:split(string:lowercase(Value), <<",">>, [global])].
+    binary:split(lowercase(Value), [<<",">>, <<" ">>, <<"\t">>], [global]).
+
+lowercase(Value) -> erlmcp_native_beam_http_head:lowercase(Value).
 
 %% Digits only: a sign, a list or an empty value is what others read differently.
 length_of(Value) when byte_size(Value) > 0, byte_size(Value) < 20 -> digits(Value, 0);
@@ -131,7 +133,7 @@ split(Target, Size) ->
 absolute(Target) ->
     case binary:split(Target, <<"://">>) of
         [Scheme, Rest] ->
-            ok = scheme(string:lowercase(Scheme)),
+            ok = scheme(lowercase(Scheme)),
             absolute_parts(Rest);
         [_] ->
             throw(400)
