@@ -136,7 +136,8 @@ fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'
     }
 }
 
-fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
+/// A binary that refers to the bytes.
+pub(crate) fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
     let block = ResourceArc::new(Block {
         data,
         _live: metrics::native_blocks.live(),
