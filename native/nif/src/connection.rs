@@ -147,7 +147,8 @@ fn refers_to_block(len: usize) -> bool {
     len > HEAP_BINARY_MAX && !OWN_BINARY.contains(&len)
 }
 
-fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
+/// A binary that refers to the bytes.
+pub(crate) fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
     let block = ResourceArc::new(Block {
         data,
         _live: metrics::native_blocks.live(),
