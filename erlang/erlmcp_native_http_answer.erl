@@ -6,7 +6,7 @@
 %% returned `noreply'.
 -module(erlmcp_native_http_answer).
 
--export([new/4, add/2, set_headers/1, set_batch/0, add_worker/2, add_done/1]).
+-export([new/4, add/2, set_headers/1, set_batch/0, set_elsewhere/0, add_worker/2, add_done/1]).
 -export([answer/2, wait/0]).
 -export([ask/2, perform/2, subscription/1]).
 
@@ -37,8 +37,9 @@
     revision :: binary(),
     session :: none | erlmcp_native_http_tables:session(),
     headers = [] :: erlmcp_native_http_path:headers(),
-    %% `detached': without a connection, but the session keeps what is sent. `over': in vain.
-    mode = whole :: whole | stream | detached | over,
+    %% `detached': without a connection, but the session keeps what is sent. `elsewhere': on a
+    %% stream of another process. `over': in vain.
+    mode = whole :: whole | stream | detached | elsewhere | over,
     stream = none :: none | erlmcp_native_http_events:stream(),
     open = #{} :: #{reference() => wanted()},
     workers = #{} :: #{reference() => reference()},
@@ -86,6 +87,11 @@ set_headers(Headers) ->
 -spec set_batch() -> ok.
 set_batch() ->
     put_answer((get_answer())#answer{batch = true, held = true}).
+
+%% @doc Everything goes to the stream of the session.
+-spec set_elsewhere() -> ok.
+set_elsewhere() ->
+    put_answer((get_answer())#answer{mode = elsewhere}).
 
 %% @doc Who works on a request of a batch, by its monitor.
 -spec add_worker(reference(), ref()) -> ok.
@@ -153,6 +159,7 @@ info(Msg, #answer{call = #{exchange := Exchange}} = Answer) ->
 %% The client has gone. Of an answer that it has not begun to read it knows nothing to resume.
 gone(#answer{mode = stream, stream = Stream} = Answer) when Stream =/= none -> leave(Answer);
 gone(#answer{mode = detached} = Answer) -> Answer;
+gone(#answer{mode = elsewhere} = Answer) -> Answer;
 gone(Answer) -> Answer#answer{mode = over}.
 
 %% Somebody else has the connection, or nobody.
@@ -383,6 +390,11 @@ primed(Answer) ->
 
 event(_, _, #answer{mode = over} = Answer) ->
     {{error, gone}, Answer};
+event(Json, _, #answer{mode = elsewhere, session = #{pid := Pid}} = Answer) ->
+    case erlmcp_native_http_session:send(Pid, Json) of
+        gone -> {{error, gone}, Answer};
+        Result -> {Result, Answer}
+    end;
 event(Json, More, #answer{stream = none} = Answer) ->
     direct(erlmcp_native_sse:encode(#{data => Json}), More, Answer);
 event(Json, More, #answer{stream = Stream, session = #{pid := Pid}} = Answer) ->

@@ -65,9 +65,7 @@ element(Message, Session, #{config := Config} = Call) ->
             _ = erlmcp_native_http_answer:ask(Ref, {respond, Error}),
             ok;
         {{notification, _}, {ok, _}} ->
-            ok = erlmcp_native_http_post:cancel(Session, Message),
-            Context = context(Message, Session, none, Call),
-            erlmcp_native_http_handle:notification(Config, Message, Context);
+            erlmcp_native_http_post:notified(?REVISION, Session, Message, Call);
         {{notification, _}, error} ->
             ok;
         {{response, _}, _} ->

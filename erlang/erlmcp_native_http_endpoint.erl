@@ -2,7 +2,7 @@
 %% is asked for, and whether the head of the request is right.
 -module(erlmcp_native_http_endpoint).
 
--export([serve/3]).
+-export([serve/3, body/2]).
 
 -define(INVALID_REQUEST, -32600).
 -define(WELL_KNOWN, "/.well-known/oauth-protected-resource").
@@ -68,17 +68,25 @@ endpoint(Call) -> not_allowed(Call).
 
 post(#{request := #{headers := Headers}, exchange := Exchange} = Call) ->
     case {is_json(Headers), accepts_both(Headers)} of
-        {true, true} -> read(Call);
+        {true, true} -> read(Call, fun erlmcp_native_http_post:serve/2);
         {false, _} -> refuse(415, <<"Content-Type must be application/json">>, Exchange);
         {_, false} -> refuse(406, <<"Accept must have both types of answer">>, Exchange)
     end.
 
-read(#{request := #{body := {complete, Body}} = Request} = Call) ->
-    erlmcp_native_http_post:serve(Call#{request := maps:remove(body, Request)}, Body);
-read(#{request := #{body := pending}, exchange := Exchange, config := Config} = Call) ->
+%% @doc Gives the body of a POST to a function, if it is JSON by its name.
+-spec body(erlmcp_native_http_answer:call(), fun()) -> term().
+body(#{request := #{headers := Headers}, exchange := Exchange} = Call, Then) ->
+    case is_json(Headers) of
+        true -> read(Call, Then);
+        false -> refuse(415, <<"Content-Type must be application/json">>, Exchange)
+    end.
+
+read(#{request := #{body := {complete, Body}} = Request} = Call, Then) ->
+    Then(Call#{request := maps:remove(body, Request)}, Body);
+read(#{request := #{body := pending}, exchange := Exchange, config := Config} = Call, Then) ->
     #{body_timeout_ms := Timeout} = Config,
     case erlmcp_native_http_path:read_body(Exchange, Timeout) of
-        {ok, Body} -> erlmcp_native_http_post:serve(Call, Body);
+        {ok, Body} -> Then(Call, Body);
         {error, body_too_large} -> refuse(413, <<"Message too large">>, Exchange);
         {error, timeout} -> refuse(408, <<"The message did not arrive in time">>, Exchange);
         {error, closed} -> ok

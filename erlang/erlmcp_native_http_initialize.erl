@@ -2,7 +2,7 @@
 %% what both sides can do.
 -module(erlmcp_native_http_initialize).
 
--export([serve/3, id/0]).
+-export([serve/3, id/0, too_many/2]).
 
 -define(INTERNAL_ERROR, -32603).
 
@@ -58,7 +58,7 @@ handle(Id, Params, Revision, Session, #{config := Config} = Call, Headers) ->
     Context = erlmcp_native_http_handle:context(Call, Revision, Session, Meta, Ref),
     case erlmcp_native_http_handle:request(Config, <<"initialize">>, Params, Context) of
         {reply, Result} ->
-            Agreed = maps:merge(#{<<"protocolVersion">> => Revision}, Result),
+            Agreed = agree(Result, Revision, Session, Config),
             erlmcp_native_http_answer:answer(Ref, {reply, Agreed});
         noreply ->
             erlmcp_native_http_answer:answer(Ref, noreply);
@@ -68,6 +68,25 @@ handle(Id, Params, Revision, Session, #{config := Config} = Call, Headers) ->
             failed
     end.
 
+%% A server may insist on another revision, if it is one that is served.
+agree(#{<<"protocolVersion">> := Revision} = Result, Revision, _, _) ->
+    Result;
+agree(Result, Revision, Session, #{revisions := Revisions}) ->
+    Other = maps:get(<<"protocolVersion">>, Result, none),
+    case lists:member(Other, erlmcp_native_http_config:legacy(Revisions)) of
+        true -> insisted(Other, Session, Result);
+        false -> Result#{<<"protocolVersion">> => Revision}
+    end.
+
+insisted(Revision, #{pid := Pid, state := State}, Result) ->
+    _ = erlmcp_native_http_session:update(Pid, Revision, State),
+    Result;
+insisted(_, none, Result) ->
+    Result.
+
+%% @doc Refuses what would be one session too many.
+-spec too_many(integer() | binary() | none, erlmcp_native_http_answer:call()) ->
+    ok | {error, closed}.
 too_many(Id, #{exchange := Exchange}) ->
     Body = erlmcp_native_http_message:failure(Id, ?INTERNAL_ERROR, <<"Too many sessions">>),
     Headers = [{<<"content-type">>, <<"application/json">>}, {<<"retry-after">>, <<"10">>}],

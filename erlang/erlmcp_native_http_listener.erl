@@ -24,6 +24,8 @@
     draining = none :: gen_server:from() | none
 }).
 
+-define(REGISTER_AGAIN_MS, 100).
+
 -spec start_link(start()) -> {ok, pid()} | {error, erlmcp_native:reason()}.
 start_link(Start) ->
     case gen_server:start_link(?MODULE, Start, []) of
@@ -88,6 +90,13 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State)
 handle_info({mcp_response, _, Message}, #state{config = Config} = State) ->
     ok = erlmcp_native_http_routed:response(Config, Message),
     {noreply, State};
+handle_info({'DOWN', Monitor, process, _, _}, #state{config = Config} = State) when
+    Monitor =:= map_get(registry_monitor, Config)
+->
+    _ = erlang:send_after(?REGISTER_AGAIN_MS, self(), {?MODULE, register}),
+    {noreply, State};
+handle_info({?MODULE, register}, #state{config = Config} = State) ->
+    {noreply, State#state{config = erlmcp_native_http_routed:restarted(Config)}};
 handle_info(Msg, #state{path = Path, listener = Listener} = State) ->
     case Path:listener_handle_info(Msg, Listener) of
         {Events, Next} -> events(Events, State#state{listener = Next});

@@ -2,7 +2,7 @@
 %% which session.
 -module(erlmcp_native_http_post).
 
--export([serve/2, refuse/4, session/1, request/5, notification/4, response/2, cancel/2]).
+-export([serve/2, refuse/4, session/1, request/5, notification/4, response/2, cancel/2, notified/4]).
 
 -type call() :: erlmcp_native_http_answer:call().
 
@@ -135,7 +135,8 @@ session(#{request := #{headers := Headers}, principal := Principal, config := #{
     case lists:keyfind(<<"mcp-session-id">>, 1, Headers) of
         {_, Id} ->
             case erlmcp_native_http_tables:session(Id) of
-                {ok, #{key := Key, principal := Principal, revision := Revision} = Session} ->
+                {ok, #{key := Key, principal := Principal, bound := false} = Session} ->
+                    #{revision := Revision} = Session,
                     ok = erlmcp_native_http_tables:touch(Session),
                     {ok, Revision, Session};
                 _ ->
@@ -177,17 +178,24 @@ request(Id, Method, Revision, Session, {Message, Call}) ->
 -spec notification(
     binary(), none | erlmcp_native_http_tables:session(), map(), call()
 ) -> term().
-notification(Revision, Session, Message, #{exchange := Exchange, config := Config} = Call) ->
+notification(Revision, Session, Message, #{exchange := Exchange} = Call) ->
     case erlmcp_native_http_message:params(Message) of
         {ok, _} ->
             _ = erlmcp_native_http_path:reply(Exchange, 202, [], <<>>),
-            cancel(Session, Message),
-            Meta = erlmcp_native_http_era:meta(Message),
-            Context = erlmcp_native_http_handle:context(Call, Revision, Session, Meta, none),
-            erlmcp_native_http_handle:notification(Config, Message, Context);
+            notified(Revision, Session, Message, Call);
         error ->
             refuse(400, none, {?INVALID_PARAMS, <<"Invalid params">>}, Call)
     end.
+
+%% @doc Sees to a notification that has been accepted.
+-spec notified(
+    binary(), none | erlmcp_native_http_tables:session(), map(), call()
+) -> ok.
+notified(Revision, Session, Message, #{config := Config} = Call) ->
+    ok = cancel(Session, Message),
+    Meta = erlmcp_native_http_era:meta(Message),
+    Context = erlmcp_native_http_handle:context(Call, Revision, Session, Meta, none),
+    erlmcp_native_http_handle:notification(Config, Message, Context).
 
 %% @doc Stops what a cancellation names. A request that is not there has been answered, or never
 %% was.

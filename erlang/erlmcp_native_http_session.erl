@@ -12,7 +12,7 @@
 -include_lib("kernel/include/logger.hrl").
 
 -export([new/1, start_link/1, close/1]).
--export([open/1, listen/1, resume/3, event/4, detach/2, send/2, update/3]).
+-export([open/1, listen/1, resume/3, event/4, detach/2, send/2, post/2, update/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -export_type([start/0]).
@@ -97,6 +97,10 @@ detach(Pid, Stream) -> call(Pid, {detach, Stream}).
 -spec send(pid(), iodata()) -> ok | {error, busy} | gone.
 send(Pid, Data) -> call(Pid, {send, Data}).
 
+%% @doc The same, for who cannot wait.
+-spec post(pid(), iodata()) -> ok.
+post(Pid, Data) -> gen_server:cast(Pid, {send, Data}).
+
 %% @doc Sets what was agreed on after the session had begun.
 -spec update(pid(), binary(), term()) -> ok | gone.
 update(Pid, Revision, HandlerState) -> call(Pid, {update, Revision, HandlerState}).
@@ -120,7 +124,11 @@ init(#{config := Config, id := Id} = Start) ->
     #{max_events := Max, max_event_bytes := MaxBytes, session_idle_ms := Idle} = Config,
     Clock = atomics:new(1, []),
     Session = (maps:with([principal, revision, state], Start))#{
-        id => Id, pid => self(), key => Key, clock => Clock
+        id => Id,
+        pid => self(),
+        key => Key,
+        bound => is_map_key(bound, Start),
+        clock => Clock
     },
     ok = erlmcp_native_http_tables:touch(Session),
     ok = counters:add(Open, 1, 1),
@@ -167,10 +175,7 @@ handle_call({detach, Stream}, {Pid, _}, #state{streams = Streams} = State) ->
             {reply, ok, State}
     end;
 handle_call({send, Data}, _, State) ->
-    case listening(State) of
-        none -> wait(Data, State);
-        Stream -> {reply, ok, push(Stream, Data, State)}
-    end;
+    sent(Data, State);
 handle_call({update, Revision, HandlerState}, _, #state{session = Session} = State) ->
     Next = Session#{revision := Revision, state := HandlerState},
     true = erlmcp_native_http_tables:enter_session(Next),
@@ -182,6 +187,9 @@ handle_call(_, _, State) ->
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast({send, Data}, State) ->
+    {reply, _, Next} = sent(Data, State),
+    {noreply, Next};
 handle_cast(_, State) ->
     {noreply, State}.
 
@@ -193,7 +201,8 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{bound = Monitor} = State) -
     {stop, normal, State};
 handle_info({'DOWN', Monitor, process, _, _}, #state{listener = Monitor} = State) ->
     {stop, normal, State};
-handle_info({'DOWN', _, process, Pid, _}, #state{streams = Streams} = State) ->
+handle_info({'DOWN', _, process, Pid, _}, #state{streams = Streams, session = Session} = State) ->
+    ok = erlmcp_native_http_tables:touch(Session),
     {noreply, State#state{streams = maps:filtermap(fun(_, S) -> without(Pid, S) end, Streams)}};
 handle_info(_, State) ->
     {noreply, State}.
@@ -295,6 +304,12 @@ store(Stream, Data, #state{next_event = Count, events = Events} = State) ->
     {Count, State#state{next_event = Count + 1, events = Stored}}.
 
 %% ---- messages that belong to no request
+
+sent(Data, State) ->
+    case listening(State) of
+        none -> wait(Data, State);
+        Stream -> {reply, ok, push(Stream, Data, State)}
+    end.
 
 %% The stream that was opened last is the one that most likely still has somebody at its end.
 listening(#state{streams = Streams}) ->

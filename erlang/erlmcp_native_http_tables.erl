@@ -7,7 +7,7 @@
 -behaviour(gen_server).
 
 -export([start_link/0]).
--export([enter_session/1, leave_session/1, session/1, touch/1, idle_ms/1]).
+-export([enter_session/1, leave_session/1, session/1, sessions_of/1, touch/1, idle_ms/1]).
 -export([begin_request/4, end_request/0, requests/2, is_busy/1, of_listener/1]).
 -export([begin_question/2, address_question/2, end_question/1, question/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
@@ -21,6 +21,7 @@
     principal := term(),
     revision := binary(),
     state := term(),
+    bound := boolean(),
     clock := atomics:atomics_ref()
 }.
 
@@ -53,6 +54,11 @@ session(Id) ->
         %% The application is stopping.
         error:badarg -> error
     end.
+
+%% @doc The processes of a listener's sessions.
+-spec sessions_of(erlmcp_native_http_config:key()) -> [pid()].
+sessions_of(Key) ->
+    ets:select(?SESSIONS, [{{'_', #{key => Key, pid => '$1'}}, [], ['$1']}]).
 
 %% @doc Notes that a session is in use.
 -spec touch(session()) -> ok.
