@@ -16,6 +16,7 @@ init([]) ->
         supervisor(erlmcp_native_conn_sup),
         supervisor(erlmcp_native_listener_sup),
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
+        supervisor(erlmcp_native_http_sup),
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
     ],
     {ok, {#{strategy => one_for_one}, Children}}.
