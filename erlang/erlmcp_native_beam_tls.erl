@@ -7,7 +7,7 @@
 
 -include_lib("public_key/include/public_key.hrl").
 
--export([client/2, server/1, handshake/3, reason/1]).
+-export([client/2, client/3, server/1, handshake/3, reason/1]).
 
 -export_type([config/0]).
 
@@ -23,12 +23,19 @@
 %% @doc The client's side of a connection to an endpoint.
 -spec client(erlmcp_native_options:tls(), erlmcp_native:endpoint()) ->
     {ok, config()} | {error, {tls, bad_file}}.
-client(#{verify := Verify} = Tls, Endpoint) ->
+client(Tls, Endpoint) ->
+    client(Tls, Endpoint, []).
+
+%% @doc The same with protocols for the server to choose from (ALPN), if there are any.
+-spec client(erlmcp_native_options:tls(), erlmcp_native:endpoint(), Protocols :: [binary()]) ->
+    {ok, config()} | {error, {tls, bad_file}}.
+client(#{verify := Verify} = Tls, Endpoint, Protocols) ->
     {Indication, Name} = server_name(Tls, Endpoint),
     Match = public_key:pkix_verify_hostname_match_fun(https),
+    Alpn = [{alpn_advertised_protocols, Protocols} || Protocols =/= []],
     Config = #{
         role => client,
-        options => [{customize_hostname_check, [{match_fun, Match}]} | Indication],
+        options => [{customize_hostname_check, [{match_fun, Match}]} | Indication ++ Alpn],
         system_roots => false,
         verify => verify(Verify, Name)
     },
