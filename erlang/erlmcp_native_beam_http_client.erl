@@ -205,11 +205,11 @@ handle_info(Msg, #client{keys = Keys, slots = Slots} = C) ->
             unknown
     end.
 
-%% A tag, or the socket that is closed.
-key({Key, _}) -> Key;
+key({tcp_closed, Port}) -> Port;
 key({tcp, Port, _}) -> Port;
 key({tcp_error, Port, _}) -> Port;
 key({'DOWN', Monitor, process, _, _}) -> Monitor;
+key({Tag, _}) -> Tag;
 key(_) -> none.
 
 heard({opened, Conn}, SlotId, #slot{request = Id} = Slot0, C0) ->
