@@ -14,18 +14,10 @@
 
 -export_type([client/0]).
 
--record(slot, {
-    conn :: erlmcp_native_beam_http_client_conn:conn(),
-    keys :: [erlmcp_native_beam_http_client_conn:key()],
-    request :: id() | none,
-    %% Runs while there is no request.
-    timer = none :: reference() | none
-}).
-
 -record(request, {
     method :: binary(),
     wire :: iodata(),
-    slot = none :: id() | none,
+    conn = none :: erlmcp_native_beam_http_client_pool:id() | none,
     exchange :: erlmcp_native_beam_http_client_exchange:exchange(),
     timeout :: timeout(),
     %% Of what is waited for now; looked at when the timer runs out, not set with each arrival.
@@ -35,14 +27,10 @@
 }).
 
 -record(client, {
-    settings :: settings(),
+    settings :: erlmcp_native_beam_http_client_settings:settings(),
     %% Own messages carry it.
     tag = make_ref() :: reference(),
-    slots = #{} :: #{id() => #slot{}},
-    %% What messages of which connection can be told by.
-    keys = #{} :: #{erlmcp_native_beam_http_client_conn:key() => id()},
-    %% The one used last first.
-    idle = [] :: [id()],
+    pool = erlmcp_native_beam_http_client_pool:new() :: erlmcp_native_beam_http_client_pool:pool(),
     requests = #{} :: #{id() => #request{}},
     %% Those that wait for a connection.
     queue = gb_sets:new() :: gb_sets:set(id())
@@ -51,18 +39,6 @@
 -opaque client() :: #client{}.
 
 -type id() :: integer().
-
--type settings() :: #{
-    endpoint := erlmcp_native:endpoint(),
-    dialling := erlmcp_native_options:connection(),
-    manner := erlmcp_native_beam_opening:manner(),
-    route := erlmcp_native_beam_http_client_wire:route(),
-    max_connections := pos_integer(),
-    max_queue := non_neg_integer(),
-    max_head_bytes := pos_integer(),
-    high_water_bytes := pos_integer(),
-    idle_timeout_ms := pos_integer()
-}.
 
 -type events() :: [erlmcp_native_http_client_path:event()].
 
@@ -122,115 +98,97 @@ advance(#client{queue = Queue0} = C) ->
             C
     end.
 
-begin_request(Id, #client{idle = [SlotId | Idle]} = C0) ->
-    #client{slots = #{SlotId := #slot{conn = Conn} = Slot}} = C0,
-    C = C0#client{idle = Idle},
-    case erlmcp_native_beam_http_client_conn:is_idle(Conn) of
-        true ->
-            ok = stop_timer(Slot#slot.timer),
-            attach(Id, SlotId, Slot#slot{timer = none}, C);
-        false ->
-            begin_request(Id, drop(SlotId, C))
-    end;
-begin_request(Id, C) ->
-    dial(Id, C).
+begin_request(Id, #client{pool = Pool0} = C) ->
+    case erlmcp_native_beam_http_client_pool:next_idle(Pool0) of
+        {ConnId, Pool} -> reuse(Id, ConnId, C#client{pool = Pool});
+        none -> dial(Id, C)
+    end.
 
 %% A connection that turns out to be closed has not sent anything.
-attach(Id, SlotId, Slot, C0) ->
-    case transmit(Id, SlotId, Slot, C0) of
-        {ok, C} -> C;
-        {error, C} -> dial(Id, drop(SlotId, C))
+reuse(Id, ConnId, #client{pool = Pool} = C0) ->
+    Conn = erlmcp_native_beam_http_client_pool:conn(ConnId, Pool),
+    case erlmcp_native_beam_http_client_conn:is_idle(Conn) of
+        true ->
+            Lent = erlmcp_native_beam_http_client_pool:lend(ConnId, Id, Pool),
+            case transmit(Id, ConnId, Conn, C0#client{pool = Lent}) of
+                {ok, C} -> C;
+                {error, C} -> dial(Id, drop(ConnId, C))
+            end;
+        false ->
+            begin_request(Id, drop(ConnId, C0))
     end.
 
-dial(Id, #client{settings = Settings, requests = Requests} = C) ->
+dial(Id, #client{settings = Settings, pool = Pool} = C) ->
     #{endpoint := Endpoint, dialling := Dialling, manner := Manner} = Settings,
     Conn = erlmcp_native_beam_http_client_conn:dial(Endpoint, Dialling, Manner),
-    SlotId = erlang:unique_integer([monotonic]),
-    #{Id := Request} = Requests,
-    put_conn(SlotId, Conn, #slot{conn = Conn, keys = [], request = Id}, C#client{
-        requests = Requests#{Id := Request#request{slot = SlotId}}
+    ConnId = erlang:unique_integer([monotonic]),
+    given(Id, ConnId, C#client{
+        pool = erlmcp_native_beam_http_client_pool:add(ConnId, Conn, Id, Pool)
     }).
 
-put_conn(SlotId, Conn, #slot{keys = Former} = Slot, #client{slots = Slots, keys = Keys0} = C) ->
-    New = erlmcp_native_beam_http_client_conn:keys(Conn),
-    Keys = maps:merge(maps:without(Former, Keys0), maps:from_list([{Key, SlotId} || Key <- New])),
-    C#client{slots = Slots#{SlotId => Slot#slot{conn = Conn, keys = New}}, keys = Keys}.
+given(Id, ConnId, #client{requests = Requests} = C) ->
+    #{Id := Request} = Requests,
+    put_request(Id, Request#request{conn = ConnId}, C).
 
-transmit(Id, SlotId, #slot{conn = Conn0} = Slot, #client{requests = Requests} = C) ->
-    #{Id := #request{wire = Wire} = Request} = Requests,
+transmit(Id, ConnId, Conn0, #client{requests = Requests} = C) ->
+    #{Id := #request{wire = Wire}} = Requests,
     {Result, Conn} = erlmcp_native_beam_http_client_conn:send(Wire, iolist_size(Wire), Conn0),
-    Attached = C#client{
-        slots = (C#client.slots)#{SlotId := Slot#slot{conn = Conn, request = Id}},
-        requests = Requests#{Id := Request#request{slot = SlotId}}
-    },
+    Given = given(Id, ConnId, set_conn(ConnId, Conn, C)),
     case Result of
-        ok -> {ok, arm(SlotId, Attached)};
-        {error, closed} -> {error, Attached}
+        ok -> {ok, arm(ConnId, Given)};
+        {error, closed} -> {error, Given}
     end.
 
-arm(SlotId, #client{slots = Slots, tag = Tag} = C) ->
-    #{SlotId := #slot{conn = Conn0} = Slot} = Slots,
-    {Result, Conn} = erlmcp_native_beam_http_client_conn:arm(Conn0),
+arm(ConnId, #client{tag = Tag} = C) ->
+    {Result, Conn} = erlmcp_native_beam_http_client_conn:arm(conn(ConnId, C)),
     %% The owner cannot be told here.
-    _ = [self() ! {Tag, {lost, SlotId}} || Result =/= ok],
-    C#client{slots = Slots#{SlotId := Slot#slot{conn = Conn}}}.
+    _ = [self() ! {Tag, {lost, ConnId}} || Result =/= ok],
+    set_conn(ConnId, Conn, C).
 
-%% Closes a connection and forgets it.
-drop(SlotId, #client{slots = Slots, keys = Keys, idle = Idle} = C) ->
-    {#slot{conn = Conn, keys = Own, timer = Timer}, Rest} = maps:take(SlotId, Slots),
-    ok = stop_timer(Timer),
-    ok = erlmcp_native_beam_http_client_conn:close(Conn),
-    C#client{
-        slots = Rest,
-        keys = maps:without(Own, Keys),
-        idle = lists:delete(SlotId, Idle)
-    }.
+conn(ConnId, #client{pool = Pool}) -> erlmcp_native_beam_http_client_pool:conn(ConnId, Pool).
+
+set_conn(ConnId, Conn, #client{pool = Pool} = C) ->
+    C#client{pool = erlmcp_native_beam_http_client_pool:set(ConnId, Conn, Pool)}.
+
+drop(ConnId, #client{pool = Pool} = C) ->
+    C#client{pool = erlmcp_native_beam_http_client_pool:drop(ConnId, Pool)}.
 
 %% @private
 -spec handle_info(term(), client()) -> {events(), client()} | unknown.
 handle_info({timeout, Timer, {Tag, What}}, #client{tag = Tag} = C) ->
     ran_out(What, Timer, C);
-handle_info({Tag, {lost, SlotId}}, #client{tag = Tag, slots = Slots} = C) ->
-    case is_map_key(SlotId, Slots) of
-        true -> lost(closed, SlotId, C);
+handle_info({Tag, {lost, ConnId}}, #client{tag = Tag, pool = Pool} = C) ->
+    case erlmcp_native_beam_http_client_pool:has(ConnId, Pool) of
+        true -> lost(closed, ConnId, C);
         false -> {[], C}
     end;
-handle_info(Msg, #client{keys = Keys, slots = Slots} = C) ->
-    Key = key(Msg),
-    case Keys of
-        #{Key := SlotId} ->
-            #{SlotId := #slot{conn = Conn} = Slot} = Slots,
-            heard(erlmcp_native_beam_http_client_conn:handle_info(Msg, Conn), SlotId, Slot, C);
-        _ ->
+handle_info(Msg, #client{pool = Pool} = C) ->
+    case erlmcp_native_beam_http_client_pool:whose(Msg, Pool) of
+        {ok, ConnId} ->
+            News = erlmcp_native_beam_http_client_conn:handle_info(Msg, conn(ConnId, C)),
+            heard(News, ConnId, erlmcp_native_beam_http_client_pool:request(ConnId, Pool), C);
+        error ->
             unknown
     end.
 
-key({tcp_closed, Port}) -> Port;
-key({tcp, Port, _}) -> Port;
-key({tcp_error, Port, _}) -> Port;
-key({'DOWN', Monitor, process, _, _}) -> Monitor;
-key({Tag, _}) -> Tag;
-key(_) -> none.
-
-heard({opened, Conn}, SlotId, #slot{request = Id} = Slot0, C0) ->
-    C1 = put_conn(SlotId, Conn, Slot0, C0),
-    #client{slots = #{SlotId := Slot}} = C1,
-    case transmit(Id, SlotId, Slot, C1) of
+heard({opened, Conn}, ConnId, Id, #client{pool = Pool} = C0) ->
+    Opened = erlmcp_native_beam_http_client_pool:opened(ConnId, Conn, Pool),
+    case transmit(Id, ConnId, Conn, C0#client{pool = Opened}) of
         {ok, C} -> {[], C};
         {error, C} -> fail(Id, #{reason => closed, safe => true}, C)
     end;
-heard({failed, Reason}, _, #slot{request = Id}, C) ->
+heard({failed, Reason}, _, Id, C) ->
     fail(Id, #{reason => Reason, safe => true}, C);
-heard({data, Bytes, Conn}, SlotId, #slot{request = Id} = Slot, #client{slots = Slots} = C) ->
-    came(Bytes, SlotId, Id, C#client{slots = Slots#{SlotId := Slot#slot{conn = Conn}}});
-heard({lost, Reason}, SlotId, _, C) ->
-    lost(Reason, SlotId, C);
+heard({data, Bytes, Conn}, ConnId, Id, C) ->
+    came(Bytes, ConnId, Id, set_conn(ConnId, Conn, C));
+heard({lost, Reason}, ConnId, _, C) ->
+    lost(Reason, ConnId, C);
 heard(unknown, _, _, _) ->
     unknown.
 
 %% What nobody asked for could be taken for the next answer.
-came(_, SlotId, none, C) ->
-    {[], drop(SlotId, C)};
+came(_, ConnId, none, C) ->
+    {[], drop(ConnId, C)};
 came(Bytes, _, Id, #client{requests = Requests} = C) ->
     #{Id := #request{exchange = X} = Request} = Requests,
     case erlmcp_native_beam_http_client_exchange:ending(X) of
@@ -238,22 +196,18 @@ came(Bytes, _, Id, #client{requests = Requests} = C) ->
         _ -> {[], detach(Id, C)}
     end.
 
-lost(Reason, SlotId, #client{slots = Slots, requests = Requests} = C) ->
-    case Slots of
-        #{SlotId := #slot{request = none}} ->
-            {[], drop(SlotId, C)};
-        #{SlotId := #slot{request = Id, conn = Conn}} ->
-            #{Id := #request{exchange = X} = Request} = Requests,
-            Ending = erlmcp_native_beam_http_client_exchange:ending(X),
-            case is_repeatable(Request, Conn) of
-                _ when Ending =/= none ->
-                    {[], detach(Id, C)};
-                true ->
-                    {[], dial(Id, drop(SlotId, C))};
-                false ->
-                    Outcome = erlmcp_native_beam_http_client_exchange:lost(Reason, X),
-                    settle(Id, Request, Outcome, C)
-            end
+lost(Reason, ConnId, #client{pool = Pool} = C) ->
+    case erlmcp_native_beam_http_client_pool:request(ConnId, Pool) of
+        none -> {[], drop(ConnId, C)};
+        Id -> lost(Reason, ConnId, Id, maps:get(Id, C#client.requests), C)
+    end.
+
+lost(Reason, ConnId, Id, #request{exchange = X} = Request, C) ->
+    Ending = erlmcp_native_beam_http_client_exchange:ending(X),
+    case is_repeatable(Request, conn(ConnId, C)) of
+        _ when Ending =/= none -> {[], detach(Id, C)};
+        true -> {[], dial(Id, drop(ConnId, C))};
+        false -> settle(Id, Request, erlmcp_native_beam_http_client_exchange:lost(Reason, X), C)
     end.
 
 is_repeatable(#request{method = Method, exchange = X}, Conn) ->
@@ -290,29 +244,28 @@ event(Id, {failed, Failure}) -> {failed, Id, Failure}.
 put_request(Id, Request, #client{requests = Requests} = C) ->
     C#client{requests = Requests#{Id := Request}}.
 
-read_on(#request{slot = SlotId, exchange = X}, #client{settings = Settings} = C) ->
+read_on(#request{conn = ConnId, exchange = X}, #client{settings = Settings} = C) ->
     #{high_water_bytes := HighWater} = Settings,
     case erlmcp_native_beam_http_client_exchange:has_room(HighWater, X) of
-        true -> arm(SlotId, C);
+        true -> arm(ConnId, C);
         false -> C
     end.
 
 %% The connection waits for the owner to have taken everything. An answer may come before the
 %% whole request is sent; the rest is of no use to anybody.
-complete(Id, #request{slot = SlotId} = Request, #client{slots = Slots} = C) ->
-    #{SlotId := #slot{conn = Conn}} = Slots,
-    case erlmcp_native_beam_http_client_conn:is_flushed(Conn) of
-        true -> arm(SlotId, put_request(Id, stop_timers(Request), C));
+complete(Id, #request{conn = ConnId} = Request, C) ->
+    case erlmcp_native_beam_http_client_conn:is_flushed(conn(ConnId, C)) of
+        true -> arm(ConnId, put_request(Id, stop_timers(Request), C));
         false -> detach(Id, C)
     end.
 
 %% Separates a request that is over from its connection, which is of no further use.
 detach(Id, #client{requests = Requests} = C) ->
-    #{Id := #request{slot = SlotId} = Request} = Requests,
-    Detached = put_request(Id, (stop_timers(Request))#request{slot = none}, C),
-    case SlotId of
+    #{Id := #request{conn = ConnId} = Request} = Requests,
+    Detached = put_request(Id, (stop_timers(Request))#request{conn = none}, C),
+    case ConnId of
         none -> Detached;
-        _ -> drop(SlotId, Detached)
+        _ -> drop(ConnId, Detached)
     end.
 
 remove(Id, #client{requests = Requests, queue = Queue} = C) ->
@@ -320,10 +273,10 @@ remove(Id, #client{requests = Requests, queue = Queue} = C) ->
     _ = stop_timers(Request),
     C#client{requests = Rest, queue = gb_sets:del_element(Id, Queue)}.
 
-ran_out({idle, SlotId}, Timer, #client{slots = Slots} = C) ->
-    case Slots of
-        #{SlotId := #slot{timer = Timer}} -> {[], drop(SlotId, C)};
-        _ -> {[], C}
+ran_out({idle, ConnId}, Timer, #client{pool = Pool} = C) ->
+    case erlmcp_native_beam_http_client_pool:is_idle_since(Timer, ConnId, Pool) of
+        true -> {[], drop(ConnId, C)};
+        false -> {[], C}
     end;
 ran_out({total, Id}, Timer, #client{requests = Requests} = C) ->
     case Requests of
@@ -353,16 +306,13 @@ wait_again(Id, Request, Ms, C) ->
 timed_out(Id, Request, C) ->
     fail(Id, #{reason => timeout, safe => not is_begun(Request, C)}, C).
 
-is_begun(#request{slot = none}, _) ->
-    false;
-is_begun(#request{slot = SlotId}, #client{slots = Slots}) ->
-    #{SlotId := #slot{conn = Conn}} = Slots,
-    erlmcp_native_beam_http_client_conn:is_open(Conn).
+is_begun(#request{conn = none}, _) -> false;
+is_begun(#request{conn = Id}, C) -> erlmcp_native_beam_http_client_conn:is_open(conn(Id, C)).
 
 %% Whether it is the owner who is waited for.
-is_paused(#request{slot = SlotId} = Request, #client{slots = Slots} = C) ->
+is_paused(#request{conn = ConnId} = Request, C) ->
     is_begun(Request, C) andalso
-        not erlmcp_native_beam_http_client_conn:is_armed((maps:get(SlotId, Slots))#slot.conn).
+        not erlmcp_native_beam_http_client_conn:is_armed(conn(ConnId, C)).
 
 %% @private
 -spec take(id(), pos_integer(), client()) ->
@@ -393,16 +343,12 @@ taken(_, Id, #request{exchange = X, timeout = Timeout} = Request, C) ->
     end.
 
 %% Its connection serves the next one.
-release(Id, #request{slot = none}, C) ->
+release(Id, #request{conn = none}, C) ->
     remove(Id, C);
-release(Id, #request{slot = SlotId}, C0) ->
-    #client{settings = #{idle_timeout_ms := Timeout}, slots = Slots, idle = Idle} = C0,
-    #{SlotId := Slot} = Slots,
-    Timer = start_timer(Timeout, {idle, SlotId}, C0),
-    remove(Id, C0#client{
-        slots = Slots#{SlotId := Slot#slot{request = none, timer = Timer}},
-        idle = [SlotId | Idle]
-    }).
+release(Id, #request{conn = ConnId}, #client{settings = Settings, pool = Pool} = C) ->
+    #{idle_timeout_ms := Timeout} = Settings,
+    Timer = start_timer(Timeout, {idle, ConnId}, C),
+    remove(Id, C#client{pool = erlmcp_native_beam_http_client_pool:idle(ConnId, Timer, Pool)}).
 
 %% @private
 -spec cancel(id(), client()) -> client().
@@ -420,14 +366,18 @@ cancel(Id, #client{requests = Requests} = C) ->
 %% @private
 -spec info(client()) ->
     #{connections := non_neg_integer(), active := non_neg_integer(), queued := non_neg_integer()}.
-info(#client{slots = Slots, queue = Queue} = C) ->
-    #{connections => map_size(Slots), active => active(C), queued => gb_sets:size(Queue)}.
+info(#client{pool = Pool, queue = Queue} = C) ->
+    #{
+        connections => erlmcp_native_beam_http_client_pool:count(Pool),
+        active => active(C),
+        queued => gb_sets:size(Queue)
+    }.
 
 %% @private
 -spec close(client()) -> ok.
-close(#client{slots = Slots, requests = Requests, tag = Tag} = C) ->
+close(#client{pool = Pool, requests = Requests, tag = Tag} = C) ->
     _ = maps:map(fun(_, Request) -> stop_timers(Request) end, Requests),
-    _ = lists:foldl(fun drop/2, C, maps:keys(Slots)),
+    _ = lists:foldl(fun drop/2, C, erlmcp_native_beam_http_client_pool:ids(Pool)),
     flush(Tag).
 
 flush(Tag) ->
