@@ -30,7 +30,7 @@
     untouched
     | head
     | {left, pos_integer(), keep | close}
-    | {chunked, erlmcp_native_beam_http_chunked:decoder(), keep | close}
+    | {chunked, erlmcp_native_beam_http_client_chunked:decoder(), keep | close}
     | to_the_end
     | over.
 
@@ -94,7 +94,7 @@ body(Bytes, #response{part = {left, Left, Keep}} = R) ->
         _ -> {[{data, Bytes}], R#response{part = {left, Left - byte_size(Bytes), Keep}}}
     end;
 body(Bytes, #response{part = {chunked, Decoder0, Keep}} = R) ->
-    case erlmcp_native_beam_http_chunked:decode(Bytes, Decoder0) of
+    case erlmcp_native_beam_http_client_chunked:decode(Bytes, Decoder0) of
         {more, Data, Decoder} -> {data(Data), R#response{part = {chunked, Decoder, Keep}}};
         {done, Data, Rest} -> over(Rest, Keep, data(Data), R);
         {malformed, Data} -> fault(data(Data), R)
@@ -191,7 +191,7 @@ framing(Minor, Status, Headers, #response{method = Method}) ->
 body_part(_, _, fault, _) -> fault;
 body_part(true, _, _, Keep) -> {empty, Keep};
 body_part(false, [<<"chunked">>], _, Keep) ->
-    {chunked, erlmcp_native_beam_http_chunked:new(), Keep};
+    {chunked, erlmcp_native_beam_http_client_chunked:new(), Keep};
 body_part(false, [_ | _], _, _) -> fault;
 body_part(false, [], none, _) -> to_the_end;
 body_part(false, [], 0, Keep) -> {empty, Keep};

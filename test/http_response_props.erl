@@ -54,13 +54,13 @@ prop_chunked_in_any_chunks() ->
         begin
             Coded = iolist_to_binary([coded(Parts), Rest]),
             {done, Data, Left} =
-                decoded(chunks(Coded, Cuts), erlmcp_native_beam_http_chunked:new(), []),
+                decoded(chunks(Coded, Cuts), erlmcp_native_beam_http_client_chunked:new(), []),
             same({iolist_to_binary(Parts), Rest}, {iolist_to_binary(Data), Left})
         end
     ).
 
 decoded([Chunk | Chunks], Decoder0, Acc) ->
-    case erlmcp_native_beam_http_chunked:decode(Chunk, Decoder0) of
+    case erlmcp_native_beam_http_client_chunked:decode(Chunk, Decoder0) of
         {more, Data, Decoder} -> decoded(Chunks, Decoder, [Acc, Data]);
         {done, Data, Rest} -> {done, [Acc, Data], iolist_to_binary([Rest, Chunks])}
     end.

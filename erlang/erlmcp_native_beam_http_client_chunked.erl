@@ -3,7 +3,7 @@
 %% Nothing but the beginning of a line is kept. Lines end with CRLF and have no other control
 %% characters than tabs: what one reader takes for the end of a line and another does not is how
 %% requests are smuggled. Extensions and trailers are checked and dropped.
--module(erlmcp_native_beam_http_chunked).
+-module(erlmcp_native_beam_http_client_chunked).
 
 -export([new/0, decode/2]).
 
