@@ -48,10 +48,16 @@ dial(Endpoint, #{tls := Tls, handshake_timeout_ms := Timeout} = Options, Manner)
     start(fun() ->
         case reach(Endpoint, Options, Through) of
             {ok, Port} when Tls =:= false -> {tcp, Port, ends(Port)};
-            {ok, Port} -> secure(Port, erlmcp_native_beam_tls:client(Tls, Endpoint, Alpn), Timeout);
+            {ok, Port} -> secure(Port, tls(Tls, Endpoint, Alpn), Timeout);
             {error, _} = Error -> Error
         end
     end).
+
+tls(Tls, Endpoint, Alpn) ->
+    case erlmcp_native_beam_tls:client(Tls, Endpoint) of
+        {ok, Config} when Alpn =/= [] -> {ok, erlmcp_native_beam_tls:with_alpn(Alpn, Config)};
+        Result -> Result
+    end.
 
 reach(Endpoint, Options, none) ->
     erlmcp_native_beam_dial:connect(Endpoint, Options);

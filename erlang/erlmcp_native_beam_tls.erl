@@ -7,7 +7,7 @@
 
 -include_lib("public_key/include/public_key.hrl").
 
--export([client/2, client/3, server/1, handshake/3, reason/1]).
+-export([client/2, server/1, with_alpn/2, handshake/3, reason/1]).
 
 -export_type([config/0]).
 
@@ -23,19 +23,12 @@
 %% @doc The client's side of a connection to an endpoint.
 -spec client(erlmcp_native_options:tls(), erlmcp_native:endpoint()) ->
     {ok, config()} | {error, {tls, bad_file}}.
-client(Tls, Endpoint) ->
-    client(Tls, Endpoint, []).
-
-%% @doc The same with protocols for the server to choose from (ALPN), if there are any.
--spec client(erlmcp_native_options:tls(), erlmcp_native:endpoint(), Protocols :: [binary()]) ->
-    {ok, config()} | {error, {tls, bad_file}}.
-client(#{verify := Verify} = Tls, Endpoint, Protocols) ->
+client(#{verify := Verify} = Tls, Endpoint) ->
     {Indication, Name} = server_name(Tls, Endpoint),
     Match = public_key:pkix_verify_hostname_match_fun(https),
-    Alpn = [{alpn_advertised_protocols, Protocols} || Protocols =/= []],
     Config = #{
         role => client,
-        options => [{customize_hostname_check, [{match_fun, Match}]} | Indication ++ Alpn],
+        options => [{customize_hostname_check, [{match_fun, Match}]} | Indication],
         system_roots => false,
         verify => verify(Verify, Name)
     },
@@ -47,6 +40,16 @@ server(#{verify := Verify} = Tls) ->
     Ask = [{fail_if_no_peer_cert, true} || Verify =:= peer],
     Config = #{role => server, options => Ask, system_roots => false, verify => Verify},
     files(Tls, Config).
+
+%% @doc Has one of these protocols agreed on where the peer knows of ALPN.
+-spec with_alpn([binary(), ...], config()) -> config().
+with_alpn(Protocols, #{role := Role, options := Options} = Config) ->
+    Key =
+        case Role of
+            client -> alpn_advertised_protocols;
+            server -> alpn_preferred_protocols
+        end,
+    Config#{options := [{Key, Protocols} | Options]}.
 
 %% @doc The handshake. The calling process owns the socket before and after; then it is active
 %% once, so that a late alert is not missed.
