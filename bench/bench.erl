@@ -69,6 +69,7 @@ modules() ->
         bench_idle,
         bench_slow_owner,
         bench_no_newline,
+        bench_http,
         bench_soak
     ].
 

@@ -1,7 +1,7 @@
 %% @doc What the operating system says about this VM and this machine (Linux).
 -module(bench_os).
 
--export([cpu_us/0, rss_bytes/0, settled_rss_bytes/0, machine/0]).
+-export([cpu_us/0, cpu_us/1, rss_bytes/0, settled_rss_bytes/0, settled_rss_bytes/1, machine/0]).
 
 %% `utime' and `stime' of /proc count in USER_HZ, which is 100 on every Linux architecture
 %% that the VM runs on.
@@ -11,7 +11,12 @@
 %% finer, but leaves the system time out.
 -spec cpu_us() -> non_neg_integer().
 cpu_us() ->
-    {ok, Stat} = file:read_file("/proc/self/stat"),
+    cpu_us("self").
+
+%% @doc That of another process.
+-spec cpu_us(OsPid :: string()) -> non_neg_integer().
+cpu_us(OsPid) ->
+    {ok, Stat} = file:read_file("/proc/" ++ OsPid ++ "/stat"),
     %% The second field, the name in parentheses, may hold spaces.
     [_, Fields] = binary:split(Stat, <<") ">>),
     [User, System] = lists:sublist(binary:split(Fields, <<" ">>, [global]), 12, 2),
@@ -20,24 +25,32 @@ cpu_us() ->
 %% @doc Resident memory, exact: /proc/self/statm lags behind by some pages per thread.
 -spec rss_bytes() -> non_neg_integer().
 rss_bytes() ->
-    {ok, Rollup} = file:read_file("/proc/self/smaps_rollup"),
+    rss_of("self").
+
+rss_of(OsPid) ->
+    {ok, Rollup} = file:read_file("/proc/" ++ OsPid ++ "/smaps_rollup"),
     {match, [KiB]} = re:run(Rollup, "Rss: +([0-9]+) kB", [{capture, all_but_first, binary}]),
     binary_to_integer(KiB) * 1024.
 
 %% @doc Resident memory once it has stopped changing (less than 64 KiB in 200 ms), or after 5 s.
 -spec settled_rss_bytes() -> non_neg_integer().
 settled_rss_bytes() ->
-    settle(rss_bytes(), 25).
+    settled_rss_bytes("self").
 
-settle(Rss, 0) ->
+%% @doc That of another process.
+-spec settled_rss_bytes(OsPid :: string()) -> non_neg_integer().
+settled_rss_bytes(OsPid) ->
+    settle(OsPid, rss_of(OsPid), 25).
+
+settle(_, Rss, 0) ->
     Rss;
-settle(Rss, Tries) ->
+settle(OsPid, Rss, Tries) ->
     receive
     after 200 -> ok
     end,
-    case rss_bytes() of
+    case rss_of(OsPid) of
         Next when abs(Next - Rss) < 65536 -> Next;
-        Next -> settle(Next, Tries - 1)
+        Next -> settle(OsPid, Next, Tries - 1)
     end.
 
 %% @doc The machine in words.

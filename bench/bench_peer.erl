@@ -3,7 +3,7 @@
 -module(bench_peer).
 
 -export([start_sender/0, start_vm/0, stop/1, call/4, serve/2, hold/3]).
--export([frame/1, numbered/2, lasting/1]).
+-export([frame/1, numbered/2, padded/3, lasting/1]).
 
 %% Called in the other VM.
 -export([do_call/3, do_serve/1, do_hold/2]).
@@ -223,6 +223,8 @@ numbered(Bytes, Number) ->
     padded(<<"{\"jsonrpc\":\"2.0\",\"method\":\"count\",\"params\":{\"n\":",
         (integer_to_binary(Number))/binary, ",\"pad\":\"">>, <<"\"}}">>, Bytes).
 
+%% @doc Text that is exactly so long, with padding between its ends.
+-spec padded(Head :: binary(), Tail :: binary(), Bytes :: pos_integer()) -> binary().
 padded(Head, Tail, Bytes) ->
     Padding = binary:copy(<<"x">>, Bytes - byte_size(Head) - byte_size(Tail)),
     <<Head/binary, Padding/binary, Tail/binary>>.

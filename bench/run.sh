@@ -43,17 +43,24 @@ fi
 ebin=$build/default/lib/erlmcp_native/ebin
 [ -f "$ebin/erlmcp_native.app" ] || fail "$ebin: the project is not compiled"
 
-set_jsx() {
-    for jsx in _build/peers/lib/jsx-*/ebin; do
-        [ -d "$jsx" ] && return
+peers=
+for peer in jsx cowboy ranch cowlib gun; do
+    found=
+    for dir in _build/peers/lib/"$peer"-*/ebin; do
+        [ -d "$dir" ] && found=$dir
     done
-    fail 'no jsx in _build/peers: run make peers'
-}
-set_jsx
+    [ -n "$found" ] || fail "no $peer in _build/peers: run make peers"
+    peers="$peers $found"
+done
+command -v wrk >/dev/null || fail 'no wrk in PATH: run make setup'
 
 rm -rf "$out/ebin"
 mkdir -p "$out/ebin"
 erlc -Werror +warn_missing_spec -o "$out/ebin" bench/*.erl
+erlc -Werror -o "$out/ebin" test/test_certs.erl
+if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
+    cargo build --locked --release -p erlmcp_core --example http_echo
+fi
 
 # 10,000 connections, and some room.
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)"
@@ -63,4 +70,5 @@ BENCH_COMMIT=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 BENCH_RUSTC=$(rustc --version 2>/dev/null || echo unknown)
 export BENCH_COMMIT BENCH_RUSTC
 
-exec erl -noinput -pa "$ebin" "$jsx" "$out/ebin" -run bench main -extra "$out/results.json" "$@"
+# shellcheck disable=SC2086
+exec erl -noinput -pa "$ebin" $peers "$out/ebin" -run bench main -extra "$out/results.json" "$@"

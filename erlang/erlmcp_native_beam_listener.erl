@@ -7,9 +7,9 @@
 -include_lib("kernel/include/file.hrl").
 -include_lib("kernel/include/logger.hrl").
 
--export([listen/2, accept/2, handle_info/2, info/1, close/1]).
+-export([listen/2, listen/3, accept/2, accept_ports/2, handle_info/2, info/1, close/1]).
 
--export_type([listener/0]).
+-export_type([listener/0, accepted/0]).
 
 %% Connections accepted at a time.
 -define(BATCH, 64).
@@ -29,7 +29,7 @@
 
 -record(listener, {
     port :: gen_tcp:socket(),
-    options :: erlmcp_native_options:listener(),
+    options :: erlmcp_native_options:listener() | map(),
     tls :: none | erlmcp_native_beam_tls:config(),
     sockname :: erlmcp_native:address(),
     file :: none | file(),
@@ -69,6 +69,19 @@ listen(Endpoint, #{tls := Tls} = Options) ->
         {error, _} = Error -> Error
     end.
 
+%% @doc The same with the server's side of TLS at hand, whoever does the handshakes.
+-spec listen(
+    erlmcp_native:endpoint(),
+    #{
+        backlog := pos_integer(),
+        high_water_bytes := pos_integer(),
+        nodelay := boolean(),
+        keepalive := boolean(),
+        tls := false | erlmcp_native_options:tls(),
+        atom() => term()
+    },
+    none | erlmcp_native_beam_tls:config()
+) -> {ok, listener()} | {error, erlmcp_native:reason()}.
 listen(Endpoint, Options, Tls) ->
     case bind(Endpoint, erlmcp_native_beam_inet:listen_options(Endpoint, Options)) of
         {ok, Port} -> {ok, start(Endpoint, Port, Options, Tls)};
@@ -156,13 +169,19 @@ remove(none) ->
 %% @doc Connections that have arrived, at most `Max'.
 -spec accept(listener(), Max :: pos_integer()) ->
     {[erlmcp_native_path:socket()], armed | more | {down, erlmcp_native:reason()}, listener()}.
-accept(#listener{waiting = Waiting} = L, Max) ->
+accept(L, Max) ->
+    {Accepted, Status, Rest} = accept_ports(L, Max),
+    {[adopt(A, L) || A <- Accepted], Status, Rest}.
+
+%% @doc The same, as plain sockets and their addresses.
+-spec accept_ports(listener(), Max :: pos_integer()) ->
+    {[accepted()], armed | more | {down, erlmcp_native:reason()}, listener()}.
+accept_ports(#listener{waiting = Waiting} = L, Max) ->
     {Now, Later} = lists:split(min(Max, length(Waiting)), Waiting),
-    Sockets = [adopt(Accepted, L) || Accepted <- Now],
     case L#listener{waiting = Later} of
-        #listener{waiting = [_ | _]} = Rest -> {Sockets, more, Rest};
-        #listener{down = none} = Rest -> {Sockets, armed, ask(Rest)};
-        #listener{down = Reason} = Rest -> {Sockets, {down, Reason}, Rest}
+        #listener{waiting = [_ | _]} = Rest -> {Now, more, Rest};
+        #listener{down = none} = Rest -> {Now, armed, ask(Rest)};
+        #listener{down = Reason} = Rest -> {Now, {down, Reason}, Rest}
     end.
 
 ask(#listener{asked = false, acceptor = Acceptor, tag = Tag} = L) ->

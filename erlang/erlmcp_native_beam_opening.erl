@@ -5,9 +5,9 @@
 %% `ssl' knows, as the connection's session, see {@link erlmcp_native_beam_session}.
 -module(erlmcp_native_beam_opening).
 
--export([dial/2, accepted/3, watch/1, give/2, cancel/1, handle_info/2]).
+-export([dial/2, dial/3, accepted/3, watch/1, keys/1, give/2, cancel/1, handle_info/2]).
 
--export_type([opening/0, outcome/0]).
+-export_type([opening/0, outcome/0, manner/0]).
 
 -record(opening, {
     pid :: pid(),
@@ -27,16 +27,48 @@
 -type outcome() ::
     {open, erlmcp_native_beam_stream:stream(), ends()} | {failed, erlmcp_native:reason()}.
 
+-type manner() :: #{
+    alpn := [binary()],
+    through := none | {erlmcp_native:endpoint(), tunnel()}
+}.
+%% How to connect: with what names of protocols for TLS to choose from, and through whom.
+
+-type tunnel() :: fun((gen_tcp:socket()) -> ok | {error, erlmcp_native:reason()}).
+%% Has a connection to the one passed through become one to the endpoint. It may block.
+
 %% @doc Starts to connect, on behalf of the calling process.
 -spec dial(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> opening().
-dial(Endpoint, #{tls := Tls, handshake_timeout_ms := Timeout} = Options) ->
+dial(Endpoint, Options) ->
+    dial(Endpoint, Options, #{alpn => [], through => none}).
+
+%% @doc The same in a manner of its own.
+-spec dial(erlmcp_native:endpoint(), erlmcp_native_options:connection(), manner()) -> opening().
+dial(Endpoint, #{tls := Tls, handshake_timeout_ms := Timeout} = Options, Manner) ->
+    #{alpn := Alpn, through := Through} = Manner,
     start(fun() ->
-        case erlmcp_native_beam_dial:connect(Endpoint, Options) of
+        case reach(Endpoint, Options, Through) of
             {ok, Port} when Tls =:= false -> {tcp, Port, ends(Port)};
-            {ok, Port} -> secure(Port, erlmcp_native_beam_tls:client(Tls, Endpoint), Timeout);
+            {ok, Port} -> secure(Port, tls(Tls, Endpoint, Alpn), Timeout);
             {error, _} = Error -> Error
         end
     end).
+
+tls(Tls, Endpoint, Alpn) ->
+    case erlmcp_native_beam_tls:client(Tls, Endpoint) of
+        {ok, Config} when Alpn =/= [] -> {ok, erlmcp_native_beam_tls:with_alpn(Alpn, Config)};
+        Result -> Result
+    end.
+
+reach(Endpoint, Options, none) ->
+    erlmcp_native_beam_dial:connect(Endpoint, Options);
+reach(_, Options, {Proxy, Tunnel}) ->
+    case erlmcp_native_beam_dial:connect(Proxy, Options) of
+        {ok, Port} -> tunnelled(Tunnel(Port), Port);
+        {error, _} = Error -> Error
+    end.
+
+tunnelled(ok, Port) -> {ok, Port};
+tunnelled({error, _} = Error, _) -> Error.
 
 %% @doc Starts the handshake on an accepted socket, which the calling process owns.
 -spec accepted(
@@ -61,6 +93,11 @@ watch(#opening{pid = Pid, monitor = none} = Opening) ->
     Opening#opening{monitor = Monitor};
 watch(Opening) ->
     Opening.
+
+%% @doc What the messages that are meant for it can be told by: the first element of a pair, the
+%% reference of a `DOWN'.
+-spec keys(opening()) -> [reference()].
+keys(#opening{tag = Tag, monitor = Monitor}) when Monitor =/= none -> [Tag, Monitor].
 
 %% @doc Makes another process the owner. The outcome may have come before; then it is returned,
 %% and whether it belongs to the new owner already.

@@ -6,7 +6,8 @@
 %% (`arm/1'), keeps what is to be sent, and closes in its own time.
 -module(erlmcp_native_beam_session).
 
--export([enter/5, watch/1, arm/1, send/4, queued/1, give/2, transfer/2, close/2, handle_info/2]).
+-export([enter/5, watch/1, arm/1, send/4, queued/1, give/2, transfer/2, close/2]).
+-export([keys/1, waiting/1, handle_info/2]).
 
 -export_type([session/0]).
 
@@ -136,6 +137,20 @@ close(#session{pid = Pid, tag = Tag, monitor = Monitor}, LingerMs) ->
     receive
         {Tag, _} -> ok
     after 0 -> ok
+    end.
+
+%% @doc What the messages that are meant for it can be told by: the first element of a pair, the
+%% reference of a `DOWN'.
+-spec keys(session()) -> [reference()].
+keys(#session{tag = Tag, monitor = Monitor}) when Monitor =/= none -> [Tag, Monitor].
+
+%% @doc What waits in the owner's mailbox.
+-spec waiting(session()) -> erlmcp_native_beam_stream:arrival() | none.
+waiting(#session{tag = Tag, monitor = Monitor}) ->
+    receive
+        {Tag, Arrival} -> Arrival;
+        {'DOWN', Monitor, process, _, _} -> {lost, panic}
+    after 0 -> none
     end.
 
 %% @doc Gives meaning to a message in the owner's mailbox.

@@ -3,7 +3,7 @@
 -module(erlmcp_native_beam_stream).
 
 -export([tcp/1, tls/1, watch/1]).
--export([arm/1, send/4, queued/1, give/2, close/2, handle_info/2]).
+-export([arm/1, send/4, queued/1, give/2, close/2, keys/1, waiting/1, handle_info/2]).
 
 -export_type([stream/0, arrival/0]).
 
@@ -157,6 +157,24 @@ drop(Port, Reads) ->
         {ok, _} -> drop(Port, Reads - 1);
         {error, _} -> ok
     end.
+
+%% @doc What the messages that are meant for it can be told by: the socket, or the first element of
+%% a pair, or the reference of a `DOWN'.
+-spec keys(stream()) -> [gen_tcp:socket() | reference()].
+keys(#tcp{port = Port}) -> [Port];
+keys(#tls{session = Session}) -> erlmcp_native_beam_session:keys(Session).
+
+%% @doc What waits in the owner's mailbox.
+-spec waiting(stream()) -> arrival() | none.
+waiting(#tcp{port = Port}) ->
+    receive
+        {tcp, Port, Data} -> {data, Data};
+        {tcp_error, Port, Reason} -> {lost, lost(Reason)};
+        {tcp_closed, Port} -> {lost, closed}
+    after 0 -> none
+    end;
+waiting(#tls{session = Session}) ->
+    erlmcp_native_beam_session:waiting(Session).
 
 %% @doc Gives meaning to a message in the owner's mailbox.
 -spec handle_info(term(), stream()) -> arrival() | unknown.

@@ -7,7 +7,7 @@
 
 -include_lib("public_key/include/public_key.hrl").
 
--export([client/2, server/1, handshake/3, reason/1]).
+-export([client/2, server/1, with_alpn/2, handshake/3, reason/1]).
 
 -export_type([config/0]).
 
@@ -40,6 +40,16 @@ server(#{verify := Verify} = Tls) ->
     Ask = [{fail_if_no_peer_cert, true} || Verify =:= peer],
     Config = #{role => server, options => Ask, system_roots => false, verify => Verify},
     files(Tls, Config).
+
+%% @doc Has one of these protocols agreed on where the peer knows of ALPN.
+-spec with_alpn([binary(), ...], config()) -> config().
+with_alpn(Protocols, #{role := Role, options := Options} = Config) ->
+    Key =
+        case Role of
+            client -> alpn_advertised_protocols;
+            server -> alpn_preferred_protocols
+        end,
+    Config#{options := [{Key, Protocols} | Options]}.
 
 %% @doc The handshake. The calling process owns the socket before and after; then it is active
 %% once, so that a late alert is not missed.

@@ -42,4 +42,11 @@
 
 -callback terminate_session(Id :: binary(), State :: term()) -> term().
 
--optional_callbacks([init_session/2, handle_notification/3, terminate_session/2]).
+-callback input_schema(Tool :: binary(), context()) -> map() | undefined.
+%% The `inputSchema' of a tool. With it the headers `Mcp-Param-*' that the schema asks for
+%% (`x-mcp-header') are compared with the arguments before `tools/call' is handled; without it they
+%% are not looked at.
+
+-optional_callbacks([
+    init_session/2, handle_notification/3, terminate_session/2, input_schema/2
+]).

@@ -34,10 +34,30 @@
     json_scan_dirty/3
 ]).
 
--export_type([connection/0, listener/0]).
+-export([
+    http_listen/3,
+    http_claim/2,
+    http_take/1,
+    http_listener_info/1,
+    http_drain/2,
+    http_close/1,
+    http_body/1,
+    http_reply/4,
+    http_reply_large/4,
+    http_stream/3,
+    http_send/2,
+    http_send_large/2,
+    http_finish/1,
+    http_on_gone/2,
+    http_on_exit/2
+]).
+
+-export_type([connection/0, listener/0, http_listener/0, http_exchange/0]).
 
 -opaque connection() :: reference().
 -opaque listener() :: reference().
+-opaque http_listener() :: reference().
+-opaque http_exchange() :: reference().
 
 -define(NOT_LOADED, erlang:nif_error(not_loaded)).
 
@@ -143,6 +163,87 @@ json_scan(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
 %% @doc Reads envelopes on a dirty scheduler.
 -spec json_scan_dirty(binary(), pos_integer(), pos_integer()) -> erlmcp_native_json:scanned().
 json_scan_dirty(_Input, _MaxDepth, _MaxBatch) -> ?NOT_LOADED.
+
+%% @doc Binds and listens; the acceptor is told of requests, the owner of the end.
+-spec http_listen(erlmcp_native:endpoint(), erlmcp_native_http_options:listener(), pid()) ->
+    {ok, non_neg_integer(), http_listener()} | {error, erlmcp_native:reason()}.
+http_listen(_Endpoint, _Options, _Acceptor) -> ?NOT_LOADED.
+
+%% @doc For so many requests a process is to be started; with 0 an event tells of the next.
+-spec http_claim(http_listener(), pos_integer()) -> non_neg_integer().
+http_claim(_Listener, _Max) -> ?NOT_LOADED.
+
+%% @doc Takes a request that was claimed; the caller receives what concerns it.
+-spec http_take(http_listener()) ->
+    {non_neg_integer(), http_exchange(), erlmcp_native_http_path:request()} | none.
+http_take(_Listener) -> ?NOT_LOADED.
+
+%% @doc Address and counts.
+-spec http_listener_info(http_listener()) ->
+    #{
+        sockname := erlmcp_native:address(),
+        connections := non_neg_integer(),
+        requests := non_neg_integer(),
+        streams := non_neg_integer()
+    }.
+http_listener_info(_Listener) -> ?NOT_LOADED.
+
+%% @doc See `erlmcp_native_http_path:listener_drain/2'.
+-spec http_drain(http_listener(), non_neg_integer()) -> ok.
+http_drain(_Listener, _Ms) -> ?NOT_LOADED.
+
+%% @doc Closes the listener and all its connections.
+-spec http_close(http_listener()) -> ok.
+http_close(_Listener) -> ?NOT_LOADED.
+
+%% @doc The body, or `waiting': a message tells when to ask again.
+-spec http_body(http_exchange()) ->
+    {ok, binary()} | {error, body_too_large | timeout | closed} | waiting.
+http_body(_Exchange) -> ?NOT_LOADED.
+
+%% @doc Answers whole, with a body of moderate size.
+-spec http_reply(
+    http_exchange(),
+    erlmcp_native_http_path:status(),
+    erlmcp_native_http_path:headers(),
+    iodata()
+) -> ok | {error, closed}.
+http_reply(_Exchange, _Status, _Headers, _Body) -> ?NOT_LOADED.
+
+%% @doc Answers whole, on a dirty scheduler.
+-spec http_reply_large(
+    http_exchange(),
+    erlmcp_native_http_path:status(),
+    erlmcp_native_http_path:headers(),
+    iodata()
+) -> ok | {error, closed}.
+http_reply_large(_Exchange, _Status, _Headers, _Body) -> ?NOT_LOADED.
+
+%% @doc Begins an answer of unknown length.
+-spec http_stream(
+    http_exchange(), erlmcp_native_http_path:status(), erlmcp_native_http_path:headers()
+) -> ok | {error, closed}.
+http_stream(_Exchange, _Status, _Headers) -> ?NOT_LOADED.
+
+%% @doc Sends a part of moderate size.
+-spec http_send(http_exchange(), iodata()) -> ok | {error, busy | closed}.
+http_send(_Exchange, _Data) -> ?NOT_LOADED.
+
+%% @doc Sends a part, on a dirty scheduler.
+-spec http_send_large(http_exchange(), iodata()) -> ok | {error, busy | closed}.
+http_send_large(_Exchange, _Data) -> ?NOT_LOADED.
+
+%% @doc Ends a stream.
+-spec http_finish(http_exchange()) -> ok | {error, closed}.
+http_finish(_Exchange) -> ?NOT_LOADED.
+
+%% @doc What becomes of the process when the client goes; `gone' if it has gone already.
+-spec http_on_gone(http_exchange(), notice | exit) -> ok | gone.
+http_on_gone(_Exchange, _What) -> ?NOT_LOADED.
+
+%% @doc The status that answers for a process that ends without an answer.
+-spec http_on_exit(http_exchange(), erlmcp_native_http_path:status()) -> ok.
+http_on_exit(_Exchange, _Status) -> ?NOT_LOADED.
 
 init() ->
     case erlang:load_nif(library(), 0) of

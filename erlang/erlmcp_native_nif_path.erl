@@ -22,6 +22,9 @@
 %% Frames taken in one call: building their terms takes about 10 microseconds.
 -define(SLICE, 256).
 
+%% Bytes taken in one call beyond the first frame: they may have to be copied.
+-define(SLICE_BYTES, 262144).
+
 %% @private
 -spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, #socket{}}.
 open(Endpoint, Options) ->
@@ -32,7 +35,9 @@ open(Endpoint, Options) ->
 -spec take(#socket{}, non_neg_integer(), non_neg_integer()) ->
     {[erlmcp_native_path:item()], erlmcp_native_path:status(), #socket{}}.
 take(#socket{ref = Ref} = Socket, MaxItems, MaxBytes) ->
-    {Items, Status} = erlmcp_native_nif:connection_take(Ref, min(MaxItems, ?SLICE), MaxBytes),
+    {Items, Status} = erlmcp_native_nif:connection_take(
+        Ref, min(MaxItems, ?SLICE), min(MaxBytes, ?SLICE_BYTES)
+    ),
     {Items, Status, Socket}.
 
 %% @private

@@ -17,6 +17,7 @@ init([]) ->
         supervisor(erlmcp_native_listener_sup),
         supervisor(erlmcp_native_http_client_sup),
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
+        supervisor(erlmcp_native_http_sup),
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
     ],
     {ok, {#{strategy => one_for_one}, Children}}.

@@ -31,6 +31,8 @@ fi
 command -v rebar3 >/dev/null || need rebar3
 command -v cc >/dev/null || need 'gcc libc6-dev'
 command -v git >/dev/null || need git
+# The load generator of the benches.
+command -v wrk >/dev/null || need wrk
 
 command -v cargo >/dev/null ||
     echo 'setup: no cargo in PATH; get Rust from https://rustup.rs' >&2

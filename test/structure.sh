@@ -20,8 +20,8 @@ esac
 # loaded: only these know when it is. The path behaviour asks whether it is loaded, nif_path is
 # the path itself, json picks the native codec, log and metrics read what the native side has
 # to tell.
-allowed='erlmcp_native_path erlmcp_native_nif_path erlmcp_native_json erlmcp_native_log
-erlmcp_native_metrics'
+allowed='erlmcp_native_path erlmcp_native_nif_path erlmcp_native_nif_http erlmcp_native_json
+erlmcp_native_log erlmcp_native_metrics'
 for file in $(grep -lE '(^|[^a-z_])erlmcp_native_nif:' erlang/*.erl erlang/takeover/*.erl \
     2>/dev/null || :); do
     module=$(basename "$file" .erl)

@@ -1,4 +1,4 @@
-%% `make demo': the server and a client on each path, with and without TLS.
+%% `make demo': the server and a client on each transport and path, with and without TLS.
 -module(demo).
 
 -export([main/0]).
@@ -9,14 +9,17 @@
 main() ->
     {ok, _} = application:ensure_all_started(erlmcp_native),
     Dir = certificates(),
-    Rows = [row(Path, Tls, Dir) || Path <- paths(), Tls <- [false, true]],
+    Rows = [
+        row(Transport, Path, Tls, Dir)
+     || Transport <- [tcp, http], Path <- paths(), Tls <- [false, true]
+    ],
     io:format("~n~b tools/call each, ~b in flight, server and client in one node; ~s~n~n",
         [?CALLS, ?IN_FLIGHT, machine()]),
-    io:format("~-6s ~-4s ~12s ~10s ~10s ~14s~n",
-        ["path", "TLS", "calls/s", "p50 us", "p99 us", "VM memory MB"]),
+    io:format("~-10s ~-6s ~-4s ~12s ~10s ~10s ~14s~n",
+        ["transport", "path", "TLS", "calls/s", "p50 us", "p99 us", "VM memory MB"]),
     [
-        io:format("~-6s ~-4s ~12b ~10b ~10b ~14.1f~n", [Path, Tls, Rate, P50, P99, Memory])
-     || {Path, Tls, Rate, P50, P99, Memory} <- Rows
+        io:format("~-10s ~-6s ~-4s ~12b ~10b ~10b ~14.1f~n", tuple_to_list(Row))
+     || Row <- Rows
     ],
     halt(0).
 
@@ -29,11 +32,11 @@ paths() ->
             [beam]
     end.
 
-row(Path, WithTls, Dir) ->
+row(Transport, Path, WithTls, Dir) ->
     Server = #{certfile => file(Dir, "server.pem"), keyfile => file(Dir, "server.key")},
     Client = #{cacertfile => file(Dir, "ca.pem")},
-    {Listener, Port} = demo_server:start(Path, only(WithTls, Server)),
-    C0 = demo_client:connect(Port, Path, only(WithTls, Client)),
+    {Stop, Port} = demo_server:start(Transport, Path, only(WithTls, Server)),
+    C0 = demo_client:connect(Transport, Port, Path, only(WithTls, Client)),
     C1 = initialize(C0),
     {#{<<"tools">> := [_, _]}, C2} = demo_client:call(<<"tools/list">>, #{}, C1),
     Start = erlang:monotonic_time(microsecond),
@@ -43,9 +46,10 @@ row(Path, WithTls, Dir) ->
     #{<<"contents">> := [#{<<"text">> := <<_:1048576/binary>>}]} = Resource,
     Memory = erlang:memory(total) / 1048576,
     ok = demo_client:close(C4),
-    ok = erlmcp_native:close(Listener),
+    ok = Stop(),
     Sorted = lists:sort(Times),
-    {Path, yes_no(WithTls), ?CALLS * 1000000 div Elapsed, nth(Sorted, 50), nth(Sorted, 99), Memory}.
+    Rate = ?CALLS * 1000000 div Elapsed,
+    {Transport, Path, yes_no(WithTls), Rate, nth(Sorted, 50), nth(Sorted, 99), Memory}.
 
 initialize(Client) ->
     Params = #{

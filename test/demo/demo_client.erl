@@ -1,13 +1,27 @@
-%% An MCP client of a few lines over the public connection API.
+%% An MCP client of a few lines over the public API, by TCP or by HTTP.
 -module(demo_client).
 
--export([connect/3, call/3, notify/3, call_many/5, close/1]).
+-export([connect/4, call/3, notify/3, call_many/5, close/1]).
 
--record(client, {conn, sender, next = 1}).
+%% `send' and `close' are those of the transport.
+-record(client, {conn, send, close, next = 1}).
 
 -define(WAIT, 30000).
 
-connect(Port, Path, Tls) ->
+connect(http, Port, Path, Tls) ->
+    Scheme =
+        case Tls of
+            false -> "http";
+            _ -> "https"
+        end,
+    Url = lists:concat([Scheme, "://localhost:", Port, "/mcp"]),
+    {ok, Conn} = erlmcp_native_http_client:start_link(Url, #{path => Path, tls => Tls}),
+    #client{
+        conn = Conn,
+        send = fun(Text) -> erlmcp_native_http_client:send(Conn, Text) end,
+        close = fun() -> erlmcp_native_http_client:close(Conn) end
+    };
+connect(tcp, Port, Path, Tls) ->
     Options = #{path => Path, tls => Tls, active => true},
     {ok, Conn} = erlmcp_native:connect(#{host => "localhost", port => Port}, Options),
     ok = erlmcp_native:await_connected(Conn, ?WAIT),
@@ -16,10 +30,14 @@ connect(Port, Path, Tls) ->
             none -> Conn;
             Direct -> Direct
         end,
-    #client{conn = Conn, sender = Sender}.
+    #client{
+        conn = Conn,
+        send = fun(Text) -> erlmcp_native:send(Sender, Text) end,
+        close = fun() -> erlmcp_native:close(Conn) end
+    }.
 
-close(#client{conn = Conn}) ->
-    erlmcp_native:close(Conn).
+close(#client{close = Close}) ->
+    Close().
 
 notify(Method, Params, Client) ->
     send(#{<<"method">> => Method, <<"params">> => Params}, Client),
@@ -68,9 +86,8 @@ collect(Next, Last, Call, Check, Client, Started, Times) ->
 request(Id, Method, Params, Client) ->
     send(#{<<"id">> => Id, <<"method">> => Method, <<"params">> => Params}, Client).
 
-send(Message, #client{sender = Sender}) ->
-    Text = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}),
-    ok = erlmcp_native:send(Sender, Text).
+send(Message, #client{send = Send}) ->
+    ok = Send(erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>})).
 
 answers(#client{conn = Conn}) ->
     receive

@@ -1,18 +1,33 @@
-%% An MCP server of a few lines: tools `echo' and `add', a resource of 1 MB. Each connection is a
-%% process that owns its link, so a request costs no message between processes.
+%% An MCP server of a few lines, by TCP and HTTP: tools `echo' and `add', a resource of 1 MB. Each
+%% TCP connection is a process that owns its link, so a request costs no message between processes.
 -module(demo_server).
 
--export([start/2, start_connection/0]).
+-behaviour(erlmcp_native_http_handler).
+
+-export([start/3, start_connection/0, handle_request/3]).
 
 -define(RESOURCE_BYTES, 1048576).
 
-%% @doc Listens on a free port of 127.0.0.1, on the path named.
-start(Path, Tls) ->
+%% @doc Listens on a free port of 127.0.0.1, on the path named; how to stop, and the port.
+start(http, Path, Tls) ->
+    {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, #{
+        path => Path, tls => Tls, handler => {?MODULE, none}
+    }),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Listener),
+    {fun() -> erlmcp_native_http:close(Listener) end, Port};
+start(tcp, Path, Tls) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{
         path => Path, tls => Tls, handler => {?MODULE, start_connection, []}
     }),
     {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
-    {Listener, Port}.
+    {fun() -> erlmcp_native:close(Listener) end, Port}.
+
+%% @doc A request that came by HTTP.
+handle_request(Method, Params, _) ->
+    case handle(Method, Params) of
+        #{<<"result">> := Result} -> {reply, Result};
+        #{<<"error">> := #{<<"code">> := Code, <<"message">> := Text}} -> {error, Code, Text}
+    end.
 
 start_connection() ->
     {ok, proc_lib:spawn(fun() ->

@@ -15,6 +15,7 @@ mod driver;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod http;
 pub mod inbox;
 pub mod json;
 pub mod listener;

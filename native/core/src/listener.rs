@@ -32,7 +32,7 @@ use crate::tls::Acceptor;
 const AHEAD: usize = 64;
 
 /// Failed accepts, for want of descriptors or memory, are tried again at this pace.
-const ACCEPT_RETRY: BackoffOptions = BackoffOptions {
+pub(crate) const ACCEPT_RETRY: BackoffOptions = BackoffOptions {
     min: Duration::from_millis(10),
     max: Duration::from_secs(1),
     max_attempts: None,
@@ -78,7 +78,7 @@ struct Queue {
     ended: Option<Error>,
 }
 
-enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpListener),
     Unix(
         UnixListener,
@@ -87,7 +87,7 @@ enum Socket {
 }
 
 /// Removes the socket's file with the listener.
-struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -273,14 +273,14 @@ impl Drop for End {
 }
 
 impl Socket {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {
             Socket::Tcp(socket) => socket.poll_accept(cx).map_ok(|(s, _)| Stream::Tcp(s)),
             Socket::Unix(socket, _) => socket.poll_accept(cx).map_ok(|(s, _)| Stream::Unix(s)),
         }
     }
 
-    fn local(&self) -> Option<Address> {
+    pub(crate) fn local(&self) -> Option<Address> {
         match self {
             Socket::Tcp(socket) => socket.local_addr().ok().map(Address::Ip),
             Socket::Unix(socket, _) => socket.local_addr().ok().map(unix_address),
@@ -288,7 +288,7 @@ impl Socket {
     }
 }
 
-fn bind(endpoint: &Endpoint, backlog: u32) -> Result<Socket, Error> {
+pub(crate) fn bind(endpoint: &Endpoint, backlog: u32) -> Result<Socket, Error> {
     match endpoint {
         Endpoint::Ip(ip, port) => bind_tcp(SocketAddr::new(*ip, *port), backlog),
         Endpoint::Name(name, port) => {
@@ -346,7 +346,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     // The random state of the standard library's hasher: enough to keep listeners apart.
     let bits = RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1_u64 << 53) as f64

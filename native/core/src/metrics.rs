@@ -88,5 +88,10 @@ metrics! {
     bytes_in: Counter, "Bytes read from sockets, after TLS";
     bytes_out: Counter, "Bytes written to sockets, before TLS";
     sends_refused_busy: Counter, "Sends refused because the outbound queue was full";
+    native_http_listeners: Gauge, "HTTP listeners that the core holds";
+    native_http_connections: Gauge, "Connections of HTTP listeners";
+    native_http_exchanges: Gauge, "HTTP requests that a task or an Erlang process holds";
+    http_requests: Counter, "HTTP requests received";
+    http_refused: Counter, "HTTP requests refused by the core, malformed ones included";
     panics: Counter, "Tasks that ended in a panic";
 }

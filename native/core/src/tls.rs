@@ -35,6 +35,14 @@ impl Acceptor {
     /// # Errors
     /// [`TlsError::BadFile`].
     pub fn new(options: &Tls) -> Result<Self, Error> {
+        Self::with_protocols(options, &[])
+    }
+
+    /// The same with the protocols to agree on by ALPN, the preferred first.
+    ///
+    /// # Errors
+    /// [`TlsError::BadFile`].
+    pub fn with_protocols(options: &Tls, protocols: &[&[u8]]) -> Result<Self, Error> {
         let identity = options.identity.as_ref().ok_or(BAD_FILE)?;
         let (chain, key) = read_identity(identity)?;
         let builder = ServerConfig::builder_with_provider(provider())
@@ -48,7 +56,8 @@ impl Acceptor {
         } else {
             builder.with_no_client_auth()
         };
-        let config = builder.with_single_cert(chain, key).map_err(|_| BAD_FILE)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|_| BAD_FILE)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 

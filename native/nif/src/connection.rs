@@ -1,5 +1,6 @@
 //! Connections as resources.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,6 +18,12 @@ use crate::{options, reason, runtime, terms};
 /// Frames up to this size live on the process heap: a reference to the block would be larger and
 /// would keep the block alive.
 const HEAP_BINARY_MAX: usize = 64;
+
+/// Frames of these sizes become binaries of their own. As long as a frame refers to its block, and
+/// that is until the owner's next collection, the block cannot be read into again; copying costs
+/// less than the page faults of a new one. Larger frames fill their block, and copying them would
+/// hold the scheduler.
+const OWN_BINARY: RangeInclusive<usize> = 4096..=1_048_576;
 
 /// A connection. Collected, it closes; its owner dies, it closes.
 pub(crate) struct ConnectionResource {
@@ -114,7 +121,7 @@ fn connection_take<'a>(
 
 fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'a>>) {
     let Batch { data, items } = batch;
-    let refers = |item: &Item| matches!(item, Item::Frame { len, .. } if *len > HEAP_BINARY_MAX);
+    let refers = |item: &Item| matches!(item, Item::Frame { len, .. } if refers_to_block(*len));
     let block = if !copy && items.iter().any(refers) {
         Some(block(env, data.clone()))
     } else {
@@ -123,7 +130,7 @@ fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'
     for item in items {
         out.push(match (item, &block) {
             (Item::Oversized(len), _) => (terms::oversized(), len).encode(env),
-            (Item::Frame { start, len }, Some(block)) if len > HEAP_BINARY_MAX => {
+            (Item::Frame { start, len }, Some(block)) if refers_to_block(len) => {
                 match block.make_subbinary(start, len) {
                     Ok(frame) => frame.encode(env),
                     Err(_) => terms::binary(env, &[]),
@@ -136,7 +143,12 @@ fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'
     }
 }
 
-fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
+fn refers_to_block(len: usize) -> bool {
+    len > HEAP_BINARY_MAX && !OWN_BINARY.contains(&len)
+}
+
+/// A binary that refers to the bytes.
+pub(crate) fn block(env: Env<'_>, data: Bytes) -> Binary<'_> {
     let block = ResourceArc::new(Block {
         data,
         _live: metrics::native_blocks.live(),

@@ -4,6 +4,9 @@
 //! the VM's own means, and resources close what they hold when they are collected.
 
 mod connection;
+mod http_exchange;
+mod http_server;
+mod http_terms;
 mod json;
 mod listener;
 mod log;
@@ -21,6 +24,8 @@ fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     env.register::<connection::ConnectionResource>().is_ok()
         && env.register::<connection::Block>().is_ok()
         && env.register::<listener::ListenerResource>().is_ok()
+        && env.register::<http_server::ServerResource>().is_ok()
+        && env.register::<http_exchange::ExchangeResource>().is_ok()
 }
 
 rustler::init!("erlmcp_native_nif", load = load);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use erlmcp_core::frame::Framing;
+use erlmcp_core::http;
 use erlmcp_core::options::{Dial, Endpoint, Identity, Limits, OnOversize, Tcp, Tls};
 use rustler::{Atom, Binary, Decoder, Error, NifMap, NifResult, Term};
 
 mod atoms {
     rustler::atoms! { any, close, discard, host, length4, line, none, path, peer, port, system,
-    from_endpoint, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
+    from_endpoint, http1, http2, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
 }
 
 #[derive(NifMap)]
@@ -80,6 +81,50 @@ pub(crate) fn dial(options: Term<'_>) -> NifResult<Dial> {
         } else {
             Some(ip(bind)?)
         },
+    })
+}
+
+#[derive(NifMap)]
+struct HttpServerMap {
+    protocols: Vec<Atom>,
+    max_body_bytes: usize,
+    max_headers: usize,
+    max_header_bytes: usize,
+    max_target_bytes: usize,
+    header_timeout_ms: u64,
+    body_timeout_ms: u64,
+    idle_timeout_ms: u64,
+    max_connections: usize,
+    max_connections_per_peer: usize,
+    max_requests: usize,
+    max_streams: usize,
+    max_concurrent_streams: u32,
+    max_stream_bytes: usize,
+    handshake_timeout_ms: u64,
+    backlog: u32,
+}
+
+pub(crate) fn http_server(options: Term<'_>) -> NifResult<http::Options> {
+    let map: HttpServerMap = options.decode()?;
+    Ok(http::Options {
+        http1: map.protocols.contains(&atoms::http1()),
+        http2: map.protocols.contains(&atoms::http2()),
+        max_body: map.max_body_bytes,
+        max_headers: map.max_headers,
+        max_header: map.max_header_bytes,
+        max_target: map.max_target_bytes,
+        header_timeout: Duration::from_millis(map.header_timeout_ms),
+        body_timeout: Duration::from_millis(map.body_timeout_ms),
+        idle_timeout: Duration::from_millis(map.idle_timeout_ms),
+        max_connections: map.max_connections,
+        max_connections_per_peer: map.max_connections_per_peer,
+        max_requests: map.max_requests,
+        max_streams: map.max_streams,
+        max_concurrent_streams: map.max_concurrent_streams,
+        max_stream: map.max_stream_bytes,
+        tcp: tcp(options)?,
+        handshake_timeout: Duration::from_millis(map.handshake_timeout_ms),
+        backlog: map.backlog,
     })
 }
 

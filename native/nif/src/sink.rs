@@ -1,6 +1,7 @@
 //! Events to the process that owns a connection or a listener.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use erlmcp_core::{Event, Sink};
@@ -20,10 +21,8 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn new(pid: LocalPid) -> Self {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Self {
-            id,
+            id: next_id(),
             pid: Arc::new(Mutex::new(pid)),
         }
     }
@@ -35,6 +34,12 @@ impl Owner {
     pub(crate) fn get(&self) -> LocalPid {
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A number that messages name a resource by.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Sink for Owner {

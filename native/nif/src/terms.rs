@@ -8,6 +8,12 @@ use rustler::{Encoder, Env, NewBinary, Term};
 
 rustler::atoms! {
     armed,
+    closed,
+    drained,
+    none,
+    connections,
+    requests,
+    streams,
     connecting,
     closing,
     counter,

@@ -1,0 +1,524 @@
+//! One request and its answer, between the task that speaks HTTP and the process that serves.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
+
+use crate::error::Error;
+use crate::metrics;
+use crate::stream::Address;
+use crate::sync::lock;
+
+/// What the serving process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The body that was asked for can be read.
+    Body,
+    /// A part was refused with [`Error::Busy`]; there is room again.
+    Writable,
+    /// The client is gone, and the process wants to be told.
+    Gone,
+    /// The client is gone, and the process is to end.
+    Exit,
+}
+
+/// The serving process. Told from tokio's threads only.
+pub trait Receiver: Send + Sync + 'static {
+    /// Passes a notice on. Must not block.
+    fn tell(&self, notice: Notice);
+}
+
+/// What becomes of the serving process when the client goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGone {
+    /// It is told.
+    Notice,
+    /// It ends.
+    Exit,
+}
+
+/// A request, as the process takes it.
+pub struct Request {
+    /// Method, target, headers and version.
+    pub head: request::Parts,
+    /// The body, where it came with the head.
+    pub body: Option<Bytes>,
+    /// The client's address.
+    pub peer: Option<Address>,
+    /// Whether it came over TLS.
+    pub tls: bool,
+}
+
+/// What there is of a body that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// All of it.
+    Complete(Bytes),
+    /// More than the limit.
+    TooLarge,
+    /// It did not arrive in time.
+    Timeout,
+    /// A notice follows.
+    Waiting,
+    /// The exchange is over.
+    Closed,
+}
+
+/// Counts of a listener's exchanges, for its limits.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) unanswered: AtomicUsize,
+    pub(crate) streams: AtomicUsize,
+    pub(crate) max_streams: usize,
+    /// Bytes that may wait in one stream.
+    pub(crate) max_stream: usize,
+}
+
+/// The process's end of an exchange. Dropped before the answer is complete, the answer is
+/// completed for it.
+pub struct Exchange {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    counts: Arc<Counts>,
+    state: Mutex<State>,
+    _live: metrics::Live,
+}
+
+struct State {
+    request: Option<Box<Request>>,
+    phase: Phase,
+    counted: Counted,
+    /// A HEAD request: nothing of the answer's body goes out.
+    bodiless: bool,
+    /// The body was asked for.
+    wanted: bool,
+    body: Body,
+    on_gone: OnGone,
+    on_exit: StatusCode,
+    gone: bool,
+    receiver: Option<Box<dyn Receiver>>,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Unanswered,
+    Streaming,
+    Not,
+}
+
+enum Phase {
+    /// The process has not answered.
+    Waiting,
+    /// It has; the task has not seen it.
+    Answered(Answer),
+    /// The head is with the task, parts follow.
+    Streaming(Parts),
+    /// Parts follow, of which nothing goes out.
+    Discarding,
+    /// Nothing more can be said.
+    Over,
+}
+
+/// An answer, as the task takes it.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: AnswerBody,
+}
+
+pub(crate) enum AnswerBody {
+    Whole(Bytes),
+    Parts(Parts),
+    Nothing,
+}
+
+/// What waits of a stream.
+#[derive(Default)]
+pub(crate) struct Parts {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    finished: bool,
+    aborted: bool,
+    refused: bool,
+    /// An abort lets what was taken before it go out first.
+    flushed: bool,
+}
+
+/// The next of a stream.
+pub(crate) enum Part {
+    Data(Bytes),
+    End,
+    Aborted,
+}
+
+/// Whether an answer of that status has no body.
+pub(crate) fn is_silent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// An answer without a body.
+pub(crate) fn bare(status: StatusCode) -> Answer {
+    let mut headers = HeaderMap::new();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Answer {
+        status,
+        headers,
+        body: AnswerBody::Whole(Bytes::new()),
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(counts: Arc<Counts>, request: Request) -> Arc<Self> {
+        metrics::http_requests.add(1);
+        counts.unanswered.fetch_add(1, Ordering::Relaxed);
+        let bodiless = request.head.method == Method::HEAD;
+        Arc::new(Self {
+            counts,
+            state: Mutex::new(State {
+                request: Some(Box::new(request)),
+                phase: Phase::Waiting,
+                counted: Counted::Unanswered,
+                bodiless,
+                wanted: false,
+                body: Body::Waiting,
+                on_gone: OnGone::Notice,
+                on_exit: StatusCode::INTERNAL_SERVER_ERROR,
+                gone: false,
+                receiver: None,
+                waker: None,
+            }),
+            _live: metrics::native_http_exchanges.live(),
+        })
+    }
+
+    /// The body came with the head.
+    pub(crate) fn complete(&self, body: Bytes) {
+        if let Some(request) = &mut lock(&self.state).request {
+            request.body = Some(body);
+        }
+    }
+
+    pub(crate) fn wants_body(&self) -> bool {
+        lock(&self.state).wanted
+    }
+
+    pub(crate) fn deliver(&self, body: Body) {
+        let mut state = lock(&self.state);
+        state.wanted = false;
+        state.body = body;
+        state.tell(Notice::Body);
+    }
+
+    /// The next thing that the process does: asks for the body (`None`), or answers.
+    pub(crate) fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let mut state = lock(&self.state);
+        match std::mem::replace(&mut state.phase, Phase::Over) {
+            Phase::Answered(mut answer) => {
+                if let AnswerBody::Parts(parts) = &mut answer.body {
+                    if state.bodiless || is_silent(answer.status) {
+                        state.phase = Phase::Discarding;
+                        answer.body = AnswerBody::Nothing;
+                    } else {
+                        state.phase = Phase::Streaming(std::mem::take(parts));
+                    }
+                }
+                Poll::Ready(answer)
+            }
+            phase => {
+                state.phase = phase;
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next part of a stream whose head has gone out.
+    pub(crate) fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Part> {
+        let mut state = lock(&self.state);
+        let max = self.counts.max_stream;
+        let Phase::Streaming(parts) = &mut state.phase else {
+            return Poll::Ready(Part::Aborted);
+        };
+        if let Some(part) = parts.queue.pop_front() {
+            parts.bytes -= part.len();
+            let room = parts.bytes <= max / 2 && std::mem::take(&mut parts.refused);
+            if parts.queue.is_empty() {
+                parts.queue = VecDeque::new();
+            }
+            if room {
+                state.tell(Notice::Writable);
+            }
+            return Poll::Ready(Part::Data(part));
+        }
+        if parts.finished {
+            return Poll::Ready(Part::End);
+        }
+        if parts.aborted {
+            if std::mem::replace(&mut parts.flushed, true) {
+                return Poll::Ready(Part::Aborted);
+            }
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        state.wait(cx);
+        Poll::Pending
+    }
+
+    /// Whether a stream is complete and nothing of it waits.
+    pub(crate) fn is_finished(&self) -> bool {
+        match &lock(&self.state).phase {
+            Phase::Streaming(parts) => parts.finished && parts.queue.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The task is done with the exchange. If it was not complete, the client is gone.
+    pub(crate) fn end(&self) {
+        let mut state = lock(&self.state);
+        let complete = match &state.phase {
+            Phase::Streaming(parts) => parts.aborted || (parts.finished && parts.queue.is_empty()),
+            Phase::Over | Phase::Discarding => true,
+            Phase::Waiting | Phase::Answered(_) => false,
+        };
+        self.over(&mut state);
+        if std::mem::take(&mut state.wanted) {
+            state.tell(Notice::Body);
+        }
+        if !complete {
+            state.gone = true;
+            let notice = match state.on_gone {
+                OnGone::Notice => Notice::Gone,
+                OnGone::Exit => Notice::Exit,
+            };
+            state.tell(notice);
+        }
+        state.receiver = None;
+    }
+
+    fn over(&self, state: &mut State) {
+        if !matches!(state.phase, Phase::Discarding) {
+            state.phase = Phase::Over;
+        }
+        state.body = Body::Closed;
+        state.request = None;
+        self.count(state, Counted::Not);
+    }
+
+    /// The caller has counted it already as what it becomes.
+    fn count(&self, state: &mut State, as_what: Counted) {
+        let former = std::mem::replace(&mut state.counted, as_what);
+        if former == as_what {
+            return;
+        }
+        match former {
+            Counted::Unanswered => self.counts.unanswered.fetch_sub(1, Ordering::Relaxed),
+            Counted::Streaming => self.counts.streams.fetch_sub(1, Ordering::Relaxed),
+            Counted::Not => 0,
+        };
+    }
+}
+
+impl State {
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        if let Some(receiver) = &self.receiver {
+            receiver.tell(notice);
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Takes the request. `None` when the client is gone already.
+    pub fn take(&self, receiver: Box<dyn Receiver>) -> Option<Box<Request>> {
+        let mut state = lock(&self.shared.state);
+        let request = state.request.take()?;
+        state.receiver = Some(receiver);
+        Some(request)
+    }
+
+    /// The body, or a promise of a notice. A complete body is given once.
+    pub fn body(&self) -> Body {
+        let mut state = lock(&self.shared.state);
+        match std::mem::replace(&mut state.body, Body::Waiting) {
+            Body::Waiting => {
+                state.wanted = true;
+                state.wake();
+                Body::Waiting
+            }
+            Body::Complete(bytes) => {
+                state.body = Body::Closed;
+                Body::Complete(bytes)
+            }
+            other => {
+                state.body = other.clone();
+                other
+            }
+        }
+    }
+
+    /// Answers whole.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn reply(&self, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<(), Error> {
+        let answer = Answer {
+            status,
+            headers,
+            body: AnswerBody::Whole(body),
+        };
+        let mut state = self.waiting()?;
+        self.shared.count(&mut state, Counted::Not);
+        state.answer(answer);
+        Ok(())
+    }
+
+    /// Begins an answer of unknown length. With too many of them it is answered with 503.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn stream(&self, status: StatusCode, headers: HeaderMap) -> Result<(), Error> {
+        let mut state = self.waiting()?;
+        let counts = &self.shared.counts;
+        if counts.streams.fetch_add(1, Ordering::Relaxed) >= counts.max_streams {
+            counts.streams.fetch_sub(1, Ordering::Relaxed);
+            metrics::http_refused.add(1);
+            self.shared.count(&mut state, Counted::Not);
+            state.answer(bare(StatusCode::SERVICE_UNAVAILABLE));
+            return Err(Error::Closed);
+        }
+        self.shared.count(&mut state, Counted::Streaming);
+        let body = AnswerBody::Parts(Parts::default());
+        state.answer(Answer {
+            status,
+            headers,
+            body,
+        });
+        Ok(())
+    }
+
+    /// Sends a part of a stream.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], after which a notice follows, and [`Error::Closed`].
+    pub fn send(&self, part: Bytes) -> Result<(), Error> {
+        let max = self.shared.counts.max_stream;
+        let mut state = lock(&self.shared.state);
+        if let Phase::Discarding = state.phase {
+            return Ok(());
+        }
+        let parts = state.parts().ok_or(Error::Closed)?;
+        if part.is_empty() {
+            return Ok(());
+        }
+        if parts.bytes > 0 && parts.bytes + part.len() > max {
+            parts.refused = true;
+            metrics::sends_refused_busy.add(1);
+            return Err(Error::Busy);
+        }
+        parts.bytes += part.len();
+        parts.queue.push_back(part);
+        state.wake();
+        Ok(())
+    }
+
+    /// Ends a stream after what is queued.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn finish(&self) -> Result<(), Error> {
+        let mut state = lock(&self.shared.state);
+        if let Phase::Discarding = state.phase {
+            state.phase = Phase::Over;
+            return Ok(());
+        }
+        state.parts().ok_or(Error::Closed)?.finished = true;
+        state.wake();
+        Ok(())
+    }
+
+    /// Sets what becomes of the process when the client goes. Returns whether it has gone already.
+    pub fn on_gone(&self, what: OnGone) -> bool {
+        let mut state = lock(&self.shared.state);
+        state.on_gone = what;
+        state.gone
+    }
+
+    /// Sets the status that answers for a process that ends without an answer.
+    pub fn on_exit(&self, status: StatusCode) {
+        lock(&self.shared.state).on_exit = status;
+    }
+
+    fn waiting(&self) -> Result<std::sync::MutexGuard<'_, State>, Error> {
+        let state = lock(&self.shared.state);
+        match state.phase {
+            Phase::Waiting => Ok(state),
+            _ => Err(Error::Closed),
+        }
+    }
+}
+
+impl State {
+    fn answer(&mut self, answer: Answer) {
+        self.phase = Phase::Answered(answer);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The parts of a stream that can take more.
+    fn parts(&mut self) -> Option<&mut Parts> {
+        let parts = match &mut self.phase {
+            Phase::Streaming(parts) => parts,
+            Phase::Answered(answer) => match &mut answer.body {
+                AnswerBody::Parts(parts) => parts,
+                AnswerBody::Whole(_) | AnswerBody::Nothing => return None,
+            },
+            Phase::Waiting | Phase::Discarding | Phase::Over => return None,
+        };
+        (!parts.finished).then_some(parts)
+    }
+}
+
+/// Nothing is sent here: this runs in a destructor. The task is woken and does it.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        state.receiver = None;
+        if let Phase::Waiting = state.phase {
+            let status = state.on_exit;
+            state.answer(bare(status));
+        } else if let Some(parts) = state.parts() {
+            parts.aborted = true;
+            state.wake();
+        }
+    }
+}
+
+impl Counts {
+    pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
+        self.unanswered.load(Ordering::Relaxed) < max_unanswered
+    }
+}

@@ -1,0 +1,404 @@
+//! What hyper calls for each request.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
+use http::{HeaderValue, Method, Response, StatusCode, Version, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::service::Service as HyperService;
+use tokio::time::{Sleep, sleep};
+
+use super::server::Shared as Server;
+use super::server_body::AnswerBody as OutBody;
+use super::server_connection::{Connection, InFlight};
+use super::server_exchange::{
+    Answer, AnswerBody, Body, Exchange, Request, Shared, bare, is_silent,
+};
+use crate::metrics;
+use crate::stream::Address;
+
+/// Bodies up to this size come with the request.
+const EAGER: usize = 64 * 1024;
+
+/// How long the body of a small request may lag behind its head and still come with it.
+const GRACE: Duration = Duration::from_millis(10);
+
+pub(crate) struct Service {
+    pub(crate) server: Arc<Server>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) peer: Option<Address>,
+    pub(crate) tls: bool,
+}
+
+impl HyperService<http::Request<Incoming>> for Service {
+    type Response = Response<OutBody>;
+    type Error = Infallible;
+    type Future = Serve;
+
+    fn call(&self, request: http::Request<Incoming>) -> Serve {
+        let (mut head, incoming) = request.into_parts();
+        let facts = Facts {
+            http1: head.version < Version::HTTP_2,
+            bodiless: head.method == Method::HEAD,
+            in_flight: Some(InFlight::new(self.connection.clone())),
+        };
+        if let Err(status) = self.admit(&mut head) {
+            metrics::http_refused.add(1);
+            return Serve::refused(facts, bare(status));
+        }
+        let expects = head.headers.contains_key(EXPECT);
+        let exchange = Shared::new(
+            self.server.counts.clone(),
+            Request {
+                head,
+                body: None,
+                peer: self.peer.clone(),
+                tls: self.tls,
+            },
+        );
+        let mut gathering = Gathering::new(incoming);
+        // The client waits to be asked for it.
+        if expects && gathering.incoming.is_some() {
+            gathering.grace = Grace::Over;
+        }
+        Serve {
+            facts,
+            refusal: None,
+            exchange: Some(exchange),
+            server: Some(self.server.clone()),
+            gathering,
+        }
+    }
+}
+
+impl Service {
+    /// Refuses what HTTP/2 lets through, and what is too much; HTTP/1 was checked before hyper.
+    fn admit(&self, head: &mut request::Parts) -> Result<(), StatusCode> {
+        let options = &self.server.options;
+        if head.method == Method::CONNECT {
+            return Err(StatusCode::NOT_IMPLEMENTED);
+        }
+        if head.version == Version::HTTP_2 {
+            let target = head.uri.path_and_query().map_or(0, |t| t.as_str().len());
+            if target > options.max_target {
+                return Err(StatusCode::URI_TOO_LONG);
+            }
+            let too_large = |(name, value): (&http::HeaderName, &HeaderValue)| {
+                name.as_str().len() + value.len() > options.max_header
+            };
+            if head.headers.len() > options.max_headers || head.headers.iter().any(too_large) {
+                return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            }
+        }
+        set_host(head)?;
+        if !self.server.counts.has_room(options.max_requests) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok(())
+    }
+}
+
+/// The authority of an HTTP/2 request or of a target in absolute form stands for `host`.
+fn set_host(head: &mut request::Parts) -> Result<(), StatusCode> {
+    let Some(authority) = head.uri.authority() else {
+        return Ok(());
+    };
+    let value = HeaderValue::from_str(authority.as_str()).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let contradicts = hosts.any(|host| *host != value);
+    if contradicts && head.version == Version::HTTP_2 {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    head.headers.insert(HOST, value);
+    Ok(())
+}
+
+/// The answer to one request, in the making.
+pub(crate) struct Serve {
+    facts: Facts,
+    refusal: Option<Answer>,
+    exchange: Option<Arc<Shared>>,
+    /// Until the exchange is handed over.
+    server: Option<Arc<Server>>,
+    gathering: Gathering,
+}
+
+struct Facts {
+    http1: bool,
+    bodiless: bool,
+    in_flight: Option<InFlight>,
+}
+
+struct Gathering {
+    incoming: Option<Incoming>,
+    declared: Option<u64>,
+    /// One chunk is kept as it came; many are joined, however small they are.
+    one: Bytes,
+    many: BytesMut,
+    len: usize,
+    max: usize,
+    grace: Grace,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+enum Grace {
+    NotBegun,
+    Running(Pin<Box<Sleep>>),
+    Over,
+}
+
+enum Gathered {
+    Complete(Bytes),
+    TooLarge,
+    Malformed,
+}
+
+impl Serve {
+    fn refused(facts: Facts, answer: Answer) -> Self {
+        Self {
+            facts,
+            refusal: Some(answer),
+            exchange: None,
+            server: None,
+            gathering: Gathering::nothing(),
+        }
+    }
+
+    /// Hands the exchange over, with its body if that has come.
+    fn poll_offer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
+        let Some(exchange) = &self.exchange else {
+            return Poll::Ready(Ok(()));
+        };
+        match self.gathering.poll_eager(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(Gathered::Complete(body))) => exchange.complete(body),
+            Poll::Ready(Some(Gathered::TooLarge)) => {}
+            Poll::Ready(Some(Gathered::Malformed)) => {
+                return Poll::Ready(Err(StatusCode::BAD_REQUEST));
+            }
+        }
+        if let Some(server) = self.server.take() {
+            if self.gathering.incoming.is_some() {
+                let timeout = server.options.body_timeout;
+                self.gathering.deadline = Some(Box::pin(sleep(timeout)));
+                self.gathering.max = server.options.max_body;
+            }
+            server.offer(Exchange::new(exchange.clone()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gets the body that the process has asked for.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<(), StatusCode> {
+        let Some(exchange) = &self.exchange else {
+            return Ok(());
+        };
+        if !exchange.wants_body() {
+            return Ok(());
+        }
+        match self.gathering.poll_all(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(Gathered::Complete(body))) => exchange.deliver(Body::Complete(body)),
+            Poll::Ready(Ok(Gathered::TooLarge)) => exchange.deliver(Body::TooLarge),
+            Poll::Ready(Ok(Gathered::Malformed)) => {
+                exchange.deliver(Body::Closed);
+                return Err(StatusCode::BAD_REQUEST);
+            }
+            Poll::Ready(Err(Late)) => exchange.deliver(Body::Timeout),
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, answer: Answer) -> Poll<Result<Response<OutBody>, Infallible>> {
+        let Some(in_flight) = self.facts.in_flight.take() else {
+            return Poll::Pending;
+        };
+        let Answer {
+            status,
+            mut headers,
+            body,
+        } = answer;
+        // hyper reads what little is left of a body and otherwise closes; the client should know.
+        if self.facts.http1 && self.gathering.incoming.is_some() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let body = match (body, &self.exchange) {
+            (AnswerBody::Whole(body), _) if is_silent(status) || self.facts.bodiless => {
+                if !is_silent(status) {
+                    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+                }
+                OutBody::whole(Bytes::new(), in_flight)
+            }
+            (AnswerBody::Whole(body), _) => OutBody::whole(body, in_flight),
+            (AnswerBody::Parts(_), Some(exchange)) => {
+                let body = OutBody::stream(exchange.clone(), in_flight);
+                self.exchange = None;
+                body
+            }
+            _ => OutBody::whole(Bytes::new(), in_flight),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Poll::Ready(Ok(response))
+    }
+
+    fn refuse(&mut self, status: StatusCode) -> Poll<Result<Response<OutBody>, Infallible>> {
+        metrics::http_refused.add(1);
+        self.respond(bare(status))
+    }
+}
+
+impl Future for Serve {
+    type Output = Result<Response<OutBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let me = self.get_mut();
+        if let Some(answer) = me.refusal.take() {
+            return me.respond(answer);
+        }
+        if me.server.is_some() {
+            match me.poll_offer(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(status)) => return me.refuse(status),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        let Some(exchange) = &me.exchange else {
+            return Poll::Pending;
+        };
+        // Registers for what the process does next, before it is asked what it wants now.
+        if let Poll::Ready(answer) = exchange.poll_answer(cx) {
+            return me.respond(answer);
+        }
+        match me.poll_wanted(cx) {
+            Ok(()) => Poll::Pending,
+            Err(status) => me.refuse(status),
+        }
+    }
+}
+
+/// Dropped by hyper before it has answered: the client is gone.
+impl Drop for Serve {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.end();
+        }
+    }
+}
+
+struct Late;
+
+impl Gathering {
+    fn nothing() -> Self {
+        Self {
+            incoming: None,
+            declared: None,
+            one: Bytes::new(),
+            many: BytesMut::new(),
+            len: 0,
+            max: EAGER,
+            grace: Grace::Over,
+            deadline: None,
+        }
+    }
+
+    fn new(incoming: Incoming) -> Self {
+        let declared = incoming.size_hint().exact();
+        let complete = incoming.is_end_stream();
+        Self {
+            incoming: (!complete).then_some(incoming),
+            declared,
+            grace: Grace::NotBegun,
+            ..Self::nothing()
+        }
+    }
+
+    fn is_too_large(&self, max: usize) -> bool {
+        self.len > max || self.declared.is_some_and(|n| n > max as u64)
+    }
+
+    /// `None`: it does not come at once.
+    fn poll_eager(&mut self, cx: &mut Context<'_>) -> Poll<Option<Gathered>> {
+        if self.incoming.is_none() {
+            return Poll::Ready(Some(Gathered::Complete(Bytes::new())));
+        }
+        if self.is_too_large(EAGER) || matches!(self.grace, Grace::Over) {
+            return Poll::Ready(None);
+        }
+        match self.poll(cx, EAGER) {
+            Poll::Ready(gathered) => Poll::Ready(Some(gathered)),
+            Poll::Pending => {
+                if let Grace::NotBegun = self.grace {
+                    self.grace = Grace::Running(Box::pin(sleep(GRACE)));
+                }
+                match &mut self.grace {
+                    Grace::Running(grace) => grace.as_mut().poll(cx).map(|()| None),
+                    Grace::NotBegun | Grace::Over => Poll::Ready(None),
+                }
+            }
+        }
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<Gathered, Late>> {
+        if let Poll::Ready(gathered) = self.poll(cx, self.max) {
+            return Poll::Ready(Ok(gathered));
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Err(Late)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Gathered> {
+        loop {
+            if self.is_too_large(max) {
+                return Poll::Ready(Gathered::TooLarge);
+            }
+            let Some(incoming) = &mut self.incoming else {
+                return Poll::Ready(Gathered::Complete(self.join()));
+            };
+            match Pin::new(incoming).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Gathered::Malformed),
+                Poll::Ready(None) => self.incoming = None,
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.push(data);
+                    }
+                    if self.incoming.as_ref().is_some_and(Incoming::is_end_stream) {
+                        self.incoming = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len == 0 {
+            self.one = data.clone();
+        } else {
+            if self.many.is_empty() {
+                self.many.extend_from_slice(&std::mem::take(&mut self.one));
+            }
+            self.many.extend_from_slice(&data);
+        }
+        self.len += data.len();
+    }
+
+    fn join(&mut self) -> Bytes {
+        if self.many.is_empty() {
+            std::mem::take(&mut self.one)
+        } else {
+            std::mem::take(&mut self.many).freeze()
+        }
+    }
+}

@@ -1,0 +1,175 @@
+%% @doc Properties of event streams. The reference looks at the whole stream at once.
+-module(sse_props).
+
+-include("props.hrl").
+
+-import(proper_types, [
+    binary/0, frequency/1, integer/2, list/1, non_empty/1, oneof/1, vector/2
+]).
+
+-export([
+    prop_any_chunks/0,
+    prop_encoded_events_come_back/0,
+    prop_size_is_bounded/0
+]).
+
+%% @doc The events do not depend on how the stream is cut into chunks.
+prop_any_chunks() ->
+    ?FORALL(
+        {Stream, Cuts},
+        {stream(), cuts()},
+        same(reference(Stream), run(chunks(Stream, Cuts), erlmcp_native_sse:new()))
+    ).
+
+%% @doc What is encoded comes back, whatever lies between.
+prop_encoded_events_come_back() ->
+    ?FORALL(
+        {Events, Cuts},
+        {list({word(), word(), lines()}), cuts()},
+        begin
+            Stream = iolist_to_binary([
+                [
+                    erlmcp_native_sse:comment(),
+                    erlmcp_native_sse:encode(#{id => Id, event => Type, data => [Data]})
+                ]
+             || {Id, Type, Data} <- Events
+            ]),
+            Expected = [
+                {event, #{id => Id, type => type(Type), data => unified(Data)}}
+             || {Id, Type, Data} <- Events
+            ],
+            {Items, _} = run(chunks(Stream, Cuts), erlmcp_native_sse:new()),
+            same(Expected, Items)
+        end
+    ).
+
+%% @doc An event over the limit is refused, one at the limit is not, however it arrives.
+prop_size_is_bounded() ->
+    ?FORALL(
+        {Size, Cuts},
+        {integer(1, 40), cuts()},
+        begin
+            Stream = <<"data:", (binary:copy(<<"x">>, Size))/binary, "\n\n">>,
+            Got = run(chunks(Stream, Cuts), erlmcp_native_sse:new(25)),
+            same(Size > 20, Got =:= {error, event_too_large})
+        end
+    ).
+
+%% The reference.
+
+reference(<<16#ef, 16#bb, 16#bf, Stream/binary>>) -> reference(Stream, start);
+reference(Stream) -> reference(Stream, start).
+
+reference(Stream, start) ->
+    Lines = lists:droplast(
+        binary:split(Stream, [<<"\r\n">>, <<"\n">>, <<"\r">>], [global])
+    ),
+    read(Lines, {<<>>, <<>>, <<>>}, <<>>, []).
+
+read([], _, LastId, Items) ->
+    {lists:reverse(Items), LastId};
+read([<<>> | Lines], {<<>>, _, Id}, _, Items) ->
+    read(Lines, {<<>>, <<>>, Id}, Id, Items);
+read([<<>> | Lines], {Data, Type, Id}, _, Items) ->
+    Event = #{
+        data => binary:part(Data, 0, byte_size(Data) - 1), type => type(Type), id => Id
+    },
+    read(Lines, {<<>>, <<>>, Id}, Id, [{event, Event} | Items]);
+read([Line | Lines], Event, LastId, Items) ->
+    {Name, Value} =
+        case re:run(Line, "^([^:]*)(?:: ?(.*))?$", [{capture, [1, 2], binary}, dotall]) of
+            {match, [A, B]} -> {A, B};
+            {match, [A]} -> {A, <<>>}
+        end,
+    {Next, More} = field(Name, Value, Event),
+    read(Lines, Next, LastId, More ++ Items).
+
+field(<<"data">>, Value, {Data, Type, Id}) ->
+    {{<<Data/binary, Value/binary, "\n">>, Type, Id}, []};
+field(<<"event">>, Value, {Data, _, Id}) ->
+    {{Data, Value, Id}, []};
+field(<<"id">>, Value, {Data, Type, Id}) ->
+    case lists:member(0, binary_to_list(Value)) of
+        true -> {{Data, Type, Id}, []};
+        false -> {{Data, Type, Value}, []}
+    end;
+field(<<"retry">>, Value, Event) ->
+    case re:run(Value, "^[0-9]{1,9}\\z") of
+        {match, _} -> {Event, [{retry, binary_to_integer(Value)}]};
+        nomatch -> {Event, []}
+    end;
+field(_, _, Event) ->
+    {Event, []}.
+
+type(<<>>) -> <<"message">>;
+type(Type) -> Type.
+
+unified(Data) ->
+    Lines = binary:split(Data, [<<"\r\n">>, <<"\n">>, <<"\r">>], [global]),
+    iolist_to_binary(lists:join("\n", Lines)).
+
+%% The parser under test.
+
+run(Chunks, Parser) -> run(Chunks, Parser, []).
+
+run([], Parser, Items) ->
+    {lists:append(lists:reverse(Items)), erlmcp_native_sse:last_id(Parser)};
+run([Chunk | Chunks], Parser, Items) ->
+    case erlmcp_native_sse:feed(Chunk, Parser) of
+        {ok, New, Next} -> run(Chunks, Next, [New | Items]);
+        {error, _} = Error -> Error
+    end.
+
+same(Same, Same) ->
+    true;
+same(Expected, Got) ->
+    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
+    false.
+
+%% Generators.
+
+stream() ->
+    ?LET(
+        {Mark, Parts},
+        {
+            oneof([<<>>, <<16#ef, 16#bb, 16#bf>>, <<16#ef, 16#bb>>, <<16#ef>>]),
+            list(
+                frequency([
+                    {6, oneof([<<"data">>, <<"id">>, <<"event">>, <<"retry">>])},
+                    {4, oneof([<<":">>, <<": ">>, <<":  ">>])},
+                    {4, oneof([<<"x">>, <<"12">>, <<0>>, <<16#ef, 16#bb, 16#bf>>, <<" ">>])},
+                    {8, oneof([<<"\n">>, <<"\r">>, <<"\r\n">>, <<"\n\n">>, <<"\r\r\n">>])}
+                ])
+            )
+        },
+        iolist_to_binary([Mark | Parts])
+    ).
+
+word() ->
+    ?LET(
+        {Length, Letters},
+        {integer(0, 5), vector(5, oneof([$a, $:, $\s, 16#c3]))},
+        list_to_binary(lists:sublist([$w | Letters], Length))
+    ).
+
+lines() ->
+    ?LET(
+        Parts,
+        list(oneof([binary(), <<"\n">>, <<"\r">>, <<"\r\n">>, <<" ">>, <<":">>])),
+        iolist_to_binary(Parts)
+    ).
+
+cuts() ->
+    oneof([[1], [1000000], non_empty(list(integer(1, 9)))]).
+
+chunks(Stream, Cuts) ->
+    chunks(Stream, Cuts, Cuts).
+
+chunks(<<>>, _, _) ->
+    [];
+chunks(Stream, [], Cuts) ->
+    chunks(Stream, Cuts, Cuts);
+chunks(Stream, [Size | Sizes], Cuts) ->
+    Taken = min(Size, byte_size(Stream)),
+    <<Chunk:Taken/binary, Rest/binary>> = Stream,
+    [Chunk | chunks(Rest, Sizes, Cuts)].
