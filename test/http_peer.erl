@@ -35,13 +35,17 @@ close(#{pid := Pid, listen := Listen}) ->
     _ = gen_tcp:close(Listen),
     ok.
 
-%% The next request, whole.
-next(Peer) -> next(Peer, ?WAIT).
-
-next(#{ref := Ref}, Timeout) ->
+%% The next request, whole; that of a method, whatever came before it.
+next(#{ref := Ref}) ->
     receive
         {Ref, Request} -> Request
-    after Timeout -> error({timeout, process_info(self(), messages)})
+    after ?WAIT -> error({timeout, process_info(self(), messages)})
+    end.
+
+next(#{ref := Ref}, Method) ->
+    receive
+        {Ref, #{method := Method} = Request} -> Request
+    after ?WAIT -> error({timeout, Method, process_info(self(), messages)})
     end.
 
 none(#{ref := Ref}, Ms) ->
@@ -62,8 +66,7 @@ body(#{body := Body}) ->
 
 answer(Request, Status, Headers, Body) ->
     Length = {<<"content-length">>, integer_to_binary(iolist_size(Body))},
-    raw(Request, [head(Status, [Length | Headers]), Body]),
-    done(Request).
+    last(Request, [head(Status, [Length | Headers]), Body]).
 
 json(Request, Message) -> json(Request, [], Message).
 
@@ -93,8 +96,7 @@ value(Value) when is_map(Value) -> erlmcp_native_json:encode(Value);
 value(Value) -> Value.
 
 finish(Request) ->
-    raw(Request, "0\r\n\r\n"),
-    done(Request).
+    last(Request, "0\r\n\r\n").
 
 raw(#{conn := Conn}, Bytes) ->
     Conn ! {write, Bytes},
@@ -111,8 +113,9 @@ gone(#{conn := Conn}) ->
     after ?WAIT -> error(timeout)
     end.
 
-done(#{conn := Conn}) ->
-    Conn ! done,
+%% After it the client may use the connection again.
+last(#{conn := Conn}, Bytes) ->
+    Conn ! {last, Bytes},
     ok.
 
 head(Status, Headers) ->
@@ -134,7 +137,7 @@ accept(Listen, Test, Ref) ->
     end.
 
 serve(Socket, Test, Ref) ->
-    ok = inet:setopts(Socket, [{packet, http_bin}, {active, false}]),
+    _ = inet:setopts(Socket, [{packet, http_bin}, {active, false}]),
     case gen_tcp:recv(Socket, 0) of
         {ok, {http_request, Method, {abs_path, Target}, _}} ->
             Headers = headers(Socket, []),
@@ -158,8 +161,9 @@ serving(Socket, Test, Ref) ->
         {write, Bytes} ->
             _ = gen_tcp:send(Socket, Bytes),
             serving(Socket, Test, Ref);
-        done ->
-            passive(Socket),
+        {last, Bytes} ->
+            _ = inet:setopts(Socket, [{active, false}]),
+            _ = gen_tcp:send(Socket, Bytes),
             serve(Socket, Test, Ref);
         cut ->
             gen_tcp:close(Socket);
@@ -168,10 +172,6 @@ serving(Socket, Test, Ref) ->
         {tcp_error, Socket, _} ->
             Test ! {gone, self()}
     end.
-
-passive(Socket) ->
-    _ = inet:setopts(Socket, [{active, false}]),
-    ok.
 
 headers(Socket, Acc) ->
     case gen_tcp:recv(Socket, 0) of
