@@ -45,7 +45,12 @@ is_value(<<>>) -> true;
 is_value(_) -> false.
 
 %% @doc A whole head.
--spec head(erlmcp_native_http_path:status(), Fields :: iolist(), framing(), map()) -> iolist().
+-spec head(
+    erlmcp_native_http_path:status(),
+    Fields :: iodata(),
+    framing(),
+    #{date := binary(), keep := boolean()}
+) -> iolist().
 head(Status, Fields, Framing, #{date := Date, keep := Keep}) ->
     [
         status(Status),

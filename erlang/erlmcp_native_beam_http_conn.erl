@@ -479,9 +479,7 @@ settle(#conn{exchange = #exchange{out = Out}} = S) ->
 saw(Pending, #conn{exchange = #exchange{out = Out} = E, link = Link} = S) ->
     Left = min(Out, Pending),
     ok = erlmcp_native_beam_http_exchange:left(Link, Out - Left),
-    S#conn{handed = Pending, exchange = E#exchange{out = Left}};
-saw(Pending, S) ->
-    S#conn{handed = Pending}.
+    S#conn{handed = Pending, exchange = E#exchange{out = Left}}.
 
 finish(#conn{exchange = #exchange{stream = not_yet}} = S) ->
     died(S);

@@ -13,6 +13,8 @@
 %% A method that is longer is none that anybody serves.
 -define(MAX_METHOD, 64).
 
+-define(PRINTABLE(C), C >= 32, C < 127).
+
 -record(parser, {
     stage = start :: start | fields,
     max_headers :: pos_integer(),
@@ -140,7 +142,7 @@ fields(<<"\r", _/binary>>, _, _, _) ->
 fields(_, Max, _, #parser{max_headers = Max}) ->
     {error, 431};
 fields(Bin, Count, Fields, #parser{max_header = Max} = P) ->
-    case name(Bin, Bin, 0, Max, lower) of
+    case field(Bin, Max) of
         {Name, Value, Rest} -> fields(Rest, Count + 1, [{Name, Value} | Fields], P);
         more -> more(Bin, P#parser{count = Count, fields = Fields});
         {error, _} = Error -> Error
@@ -148,6 +150,30 @@ fields(Bin, Count, Fields, #parser{max_header = Max} = P) ->
 
 more(Rest, P) ->
     {more, P#parser{rest = Rest}}.
+
+%% The names that nearly every request has are known at sight; no limit is as small as these.
+field(<<"host:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"host">>, Max - 4, Max);
+field(<<"Host:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"host">>, Max - 4, Max);
+field(<<"content-length:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"content-length">>, Max - 14, Max);
+field(<<"Content-Length:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"content-length">>, Max - 14, Max);
+field(<<"content-type:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"content-type">>, Max - 12, Max);
+field(<<"Content-Type:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"content-type">>, Max - 12, Max);
+field(<<"accept:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"accept">>, Max - 6, Max);
+field(<<"Accept:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"accept">>, Max - 6, Max);
+field(<<"mcp-session-id:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"mcp-session-id">>, Max - 14, Max);
+field(<<"mcp-protocol-version:", Rest/binary>>, Max) when Max >= 64 ->
+    value(Rest, <<"mcp-protocol-version">>, Max - 20, Max);
+field(Bin, Max) ->
+    name(Bin, Bin, 0, Max, lower).
 
 name(<<$:, Rest/binary>>, Line, Size, Max, Case) when Size > 0 ->
     value(Rest, lower(binary:part(Line, 0, Size), Case), Max - Size, Max);
@@ -174,6 +200,11 @@ value(<<C, Rest/binary>>, Name, Max, Blanks) when C =:= $\s orelse C =:= $\t ->
 value(Bin, Name, Max, _) ->
     value(Bin, Bin, 0, Name, Max).
 
+%% Four at a time where they are what nearly all are.
+value(<<A, B, C, D, Rest/binary>>, Line, Size, Name, Max) when
+    ?PRINTABLE(A), ?PRINTABLE(B), ?PRINTABLE(C), ?PRINTABLE(D), Size + 4 =< Max
+->
+    value(Rest, Line, Size + 4, Name, Max);
 value(<<"\r\n", Rest/binary>>, Line, Size, Name, _) ->
     {Name, trim(binary:part(Line, 0, Size)), Rest};
 value(<<$\r>>, _, _, _, _) ->
@@ -196,16 +227,6 @@ trim(Value) ->
     end.
 
 lower(Name, lower) -> Name;
-lower(<<"Host">>, mixed) -> <<"host">>;
-lower(<<"Content-Length">>, mixed) -> <<"content-length">>;
-lower(<<"Content-Type">>, mixed) -> <<"content-type">>;
-lower(<<"Accept">>, mixed) -> <<"accept">>;
-lower(<<"Connection">>, mixed) -> <<"connection">>;
-lower(<<"User-Agent">>, mixed) -> <<"user-agent">>;
-lower(<<"Accept-Encoding">>, mixed) -> <<"accept-encoding">>;
-lower(<<"Authorization">>, mixed) -> <<"authorization">>;
-lower(<<"Mcp-Session-Id">>, mixed) -> <<"mcp-session-id">>;
-lower(<<"MCP-Protocol-Version">>, mixed) -> <<"mcp-protocol-version">>;
 lower(Name, mixed) -> lowercase(Name).
 
 lower(C) when C >= $A, C =< $Z -> C + 32;

@@ -75,12 +75,12 @@ shutdown({tls, _, _, Sender, _}) ->
 %% @doc Closes. What a plain socket has not sent by now is lost.
 -spec close(wire()) -> ok.
 close({tcp, Port}) ->
-    abort_queued(Port),
+    _ = abort_queued(Port),
     gen_tcp:close(Port);
 close({tls, _, Port, Sender, _}) ->
     true = unlink(Sender),
     true = exit(Sender, kill),
-    abort_queued(Port),
+    _ = abort_queued(Port),
     gen_tcp:close(Port).
 
 %% Closing would wait for the driver's queue.

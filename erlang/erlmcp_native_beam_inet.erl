@@ -10,6 +10,18 @@
     abort/1
 ]).
 
+-export_type([listen_options/0]).
+
+-type listen_options() :: #{
+    backlog := pos_integer(),
+    high_water_bytes := pos_integer(),
+    nodelay := boolean(),
+    keepalive := boolean(),
+    tls := false | erlmcp_native_options:tls(),
+    atom() => term()
+}.
+%% What counts of a listener's options, whatever it serves.
+
 %% Frames are found in chunks of this size; a connection that has read a chunk waits for its
 %% owner, so this is also the most that it reads ahead.
 -define(CHUNK, 65536).
@@ -25,8 +37,7 @@ connect_options(Endpoint, Options) ->
     bind(Endpoint, Options) ++ common(Endpoint, Options).
 
 %% @doc Options for listening at an endpoint, which the accepted sockets inherit.
--spec listen_options(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
-    [gen_tcp:listen_option()].
+-spec listen_options(erlmcp_native:endpoint(), listen_options()) -> [gen_tcp:listen_option()].
 listen_options(Endpoint, #{backlog := Backlog} = Options) ->
     [{backlog, Backlog}, {reuseaddr, true} | common(Endpoint, Options)].
 

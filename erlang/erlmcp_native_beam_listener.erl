@@ -29,7 +29,7 @@
 
 -record(listener, {
     port :: gen_tcp:socket(),
-    options :: erlmcp_native_options:listener() | map(),
+    options :: erlmcp_native_beam_inet:listen_options(),
     tls :: none | erlmcp_native_beam_tls:config(),
     sockname :: erlmcp_native:address(),
     file :: none | file(),
@@ -72,14 +72,7 @@ listen(Endpoint, #{tls := Tls} = Options) ->
 %% @doc The same with the server's side of TLS at hand, whoever does the handshakes.
 -spec listen(
     erlmcp_native:endpoint(),
-    #{
-        backlog := pos_integer(),
-        high_water_bytes := pos_integer(),
-        nodelay := boolean(),
-        keepalive := boolean(),
-        tls := false | erlmcp_native_options:tls(),
-        atom() => term()
-    },
+    erlmcp_native_beam_inet:listen_options(),
     none | erlmcp_native_beam_tls:config()
 ) -> {ok, listener()} | {error, erlmcp_native:reason()}.
 listen(Endpoint, Options, Tls) ->

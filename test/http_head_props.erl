@@ -146,7 +146,7 @@ same(Expected, Got) ->
 options() ->
     ?LET(
         {Headers, Header, Target, Body},
-        {integer(1, 5), integer(4, 20), integer(1, 12), integer(1, 30)},
+        {integer(1, 5), oneof([integer(4, 20), integer(64, 80)]), integer(1, 12), integer(1, 30)},
         #{
             max_headers => Headers,
             max_header_bytes => Header,
@@ -188,11 +188,14 @@ request_line() ->
 
 field_soup() ->
     frequency([
+        {3, [known(), <<":">>, blanks(), list(value()), <<"\r\n">>]},
         {6, [token(), <<":">>, blanks(), value(), blanks(), <<"\r\n">>]},
         {1, [binary(), <<":">>, binary(), <<"\r\n">>]},
         {1, [<<" folded\r\n">>]},
         {1, [token(), <<": v">>, oneof([<<"\n">>, <<"\r">>, <<"\r\r\n">>, <<0>>])]}
     ]).
+
+known() -> oneof([<<"host">>, <<"Host">>, <<"Content-Length">>, <<"accept">>]).
 
 blanks() -> list(oneof([$\s, $\t])).
 
