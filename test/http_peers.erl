@@ -3,7 +3,8 @@
 -module(http_peers).
 
 -export([serve/1, serve/2, proxy/1, free_port/0, black_hole/0]).
--export([request/1, head/1, send/2, close/1, reset/1, tell/2, wait/1, drain/1, answer/2, echo/1]).
+-export([request/1, head/1, skip/2, send/2, answer/2, echo/1]).
+-export([close/1, reset/1, tell/2, wait/1, drain/1]).
 
 -type conn() :: #{
     test := pid(), module := gen_tcp | ssl, socket := gen_tcp:socket() | ssl:sslsocket()
@@ -110,6 +111,13 @@ bytes(#{module := Module, socket := Socket} = Conn, Size, Buffer, Acc) ->
     case Module:recv(Socket, 0, ?WAIT) of
         {ok, More} -> bytes(Conn, Size - byte_size(Buffer), More, [Buffer | Acc]);
         {error, _} -> closed
+    end.
+
+%% Reads over so many bytes, or up to the end.
+skip(Conn, Size) ->
+    case bytes(Conn, Size, take_buffer(), []) of
+        closed -> closed;
+        _ -> ok
     end.
 
 port_of(#{module := gen_tcp, socket := Socket}) -> element(2, element(2, inet:peername(Socket)));
