@@ -629,7 +629,7 @@ part_timeout(Config) ->
         ok = http_peers:send(Conn, [event_stream(), chunk("one")]),
         http_peers:drain(Conn)
     end)),
-    Id = request((get_request())#{timeout_ms := 100}),
+    Id = request((get_request())#{timeout_ms := 1000}),
     Failure = #{reason => timeout, safe => false},
     ?assertMatch({200, _, {failed, Failure, <<"one">>}}, answer(Id)),
     _ = teller(closed).
