@@ -30,13 +30,19 @@ answer(Socket) ->
     answer(Socket, body).
 
 answer(Socket, Has) ->
-    {Status, Headers} = head(Socket),
+    {Status, Headers} = head_or_fail(Socket),
     {Status, Headers, body(Has, Status, Headers, Socket)}.
+
+head_or_fail(Socket) ->
+    case head(Socket) of
+        {Status, Headers} when is_integer(Status) -> {Status, Headers};
+        Other -> error({no_answer, Other})
+    end.
 
 head(Socket) ->
     ok = packet(http_bin, Socket),
     case recv(Socket, 0) of
-        {ok, {http_response, {1, 1}, Status, _}} -> {Status, headers(Socket)};
+        {ok, {http_response, {1, _}, Status, _}} -> {Status, headers(Socket)};
         Other -> Other
     end.
 
