@@ -46,7 +46,7 @@ push(Bin, #body{rest = Decoder0, parts = Parts} = Body) ->
                 {more, _} -> {done, whole(add(More, Parts)), Rest};
                 Error -> Error
             end;
-        {error, _} = Error -> Error
+        {error, Refusal, _} -> {error, Refusal}
     end.
 
 within(More, #body{size = Size0, max = Max, parts = Parts} = Body) ->

@@ -8,7 +8,7 @@
 
 -export([new/1, trailers/1, parse/2, is_fresh/1, lowercase/1]).
 
--export_type([parser/0, head/0, fields/0, refusal/0]).
+-export_type([parser/0, limits/0, head/0, fields/0, refusal/0]).
 
 %% A method that is longer is none that anybody serves.
 -define(MAX_METHOD, 64).
@@ -40,17 +40,24 @@
 
 -type head() :: {line(), fields()} | {trailers, fields()}.
 
+-type limits() :: #{
+    max_headers := pos_integer(),
+    max_header_bytes := pos_integer(),
+    max_target_bytes := pos_integer(),
+    _ => _
+}.
+
 -type refusal() :: 400 | 414 | 431 | 501 | 505.
 
 %% @doc A parser for the head of a request.
--spec new(erlmcp_native_http_options:listener()) -> parser().
+-spec new(limits()) -> parser().
 new(#{max_headers := Headers, max_header_bytes := Header, max_target_bytes := Target}) ->
     #parser{max_headers = Headers, max_header = Header, max_target = Target}.
 
 %% @doc A parser for what follows the last chunk of a body.
--spec trailers(erlmcp_native_http_options:listener()) -> parser().
-trailers(Options) ->
-    (new(Options))#parser{stage = fields, line = trailers}.
+-spec trailers(limits()) -> parser().
+trailers(Limits) ->
+    (new(Limits))#parser{stage = fields, line = trailers}.
 
 %% @doc Whether nothing of a head has been read.
 -spec is_fresh(parser()) -> boolean().

@@ -9,6 +9,9 @@
 
 -export_type([response/0, event/0, headers/0]).
 
+%% As a listener has them for its requests.
+-define(TRAILERS, #{max_headers => 100, max_header_bytes => 8192, max_target_bytes => 1}).
+
 -record(response, {
     method :: binary(),
     max_head :: pos_integer(),
@@ -30,7 +33,7 @@
     untouched
     | head
     | {left, pos_integer(), keep | close}
-    | {chunked, erlmcp_native_beam_http_client_chunked:decoder(), keep | close}
+    | {chunked, erlmcp_native_beam_http_chunked:decoder(), keep | close}
     | to_the_end
     | over.
 
@@ -94,10 +97,10 @@ body(Bytes, #response{part = {left, Left, Keep}} = R) ->
         _ -> {[{data, Bytes}], R#response{part = {left, Left - byte_size(Bytes), Keep}}}
     end;
 body(Bytes, #response{part = {chunked, Decoder0, Keep}} = R) ->
-    case erlmcp_native_beam_http_client_chunked:decode(Bytes, Decoder0) of
+    case erlmcp_native_beam_http_chunked:decode(Bytes, Decoder0) of
         {more, Data, Decoder} -> {data(Data), R#response{part = {chunked, Decoder, Keep}}};
         {done, Data, Rest} -> over(Rest, Keep, data(Data), R);
-        {malformed, Data} -> fault(data(Data), R)
+        {error, _, Data} -> fault(data(Data), R)
     end;
 body(Bytes, #response{part = to_the_end} = R) ->
     {[{data, Bytes}], R};
@@ -191,7 +194,7 @@ framing(Minor, Status, Headers, #response{method = Method}) ->
 body_part(_, _, fault, _) -> fault;
 body_part(true, _, _, Keep) -> {empty, Keep};
 body_part(false, [<<"chunked">>], _, Keep) ->
-    {chunked, erlmcp_native_beam_http_client_chunked:new(), Keep};
+    {chunked, erlmcp_native_beam_http_chunked:new(?TRAILERS), Keep};
 body_part(false, [_ | _], _, _) -> fault;
 body_part(false, [], none, _) -> to_the_end;
 body_part(false, [], 0, Keep) -> {empty, Keep};

@@ -48,7 +48,7 @@ prop_head_comes_back() ->
         end
     ).
 
-%% @doc The same of a chunked body; what was decoded before a fault does not matter.
+%% @doc The same of a chunked body, up to the fault if there is one.
 prop_chunks_in_any_chunks() ->
     ?FORALL(
         {Stream, Cuts, Options},
@@ -132,7 +132,7 @@ decode(Chunk, {Acc, Decoder0}) ->
     case ?CHUNKED:decode(Chunk, Decoder0) of
         {more, Data, Decoder} -> {more, {[Acc | Data], Decoder}};
         {done, Data, Rest} -> {done, iolist_to_binary([Acc | Data]), Rest};
-        {error, _} = Error -> Error
+        {error, Refusal, Data} -> {error, {Refusal, iolist_to_binary([Acc | Data])}}
     end.
 
 same(Same, Same) ->

@@ -11,8 +11,7 @@
 -export([
     prop_answers_come_back/0,
     prop_any_bytes_in_any_chunks/0,
-    prop_almost_answers_in_any_chunks/0,
-    prop_chunked_in_any_chunks/0
+    prop_almost_answers_in_any_chunks/0
 ]).
 
 -define(LARGE, 100000).
@@ -45,25 +44,6 @@ prop_almost_answers_in_any_chunks() ->
         {list(piece()), cuts()},
         same_in_chunks(iolist_to_binary(["HTTP/1.1 200 OK\r\n" | Pieces]), Cuts)
     ).
-
-%% @doc The coding alone, with what follows it.
-prop_chunked_in_any_chunks() ->
-    ?FORALL(
-        {Parts, Rest, Cuts},
-        {list(non_empty(binary())), binary(), cuts()},
-        begin
-            Coded = iolist_to_binary([coded(Parts), Rest]),
-            {done, Data, Left} =
-                decoded(chunks(Coded, Cuts), erlmcp_native_beam_http_client_chunked:new(), []),
-            same({iolist_to_binary(Parts), Rest}, {iolist_to_binary(Data), Left})
-        end
-    ).
-
-decoded([Chunk | Chunks], Decoder0, Acc) ->
-    case erlmcp_native_beam_http_client_chunked:decode(Chunk, Decoder0) of
-        {more, Data, Decoder} -> decoded(Chunks, Decoder, [Acc, Data]);
-        {done, Data, Rest} -> {done, [Acc, Data], iolist_to_binary([Rest, Chunks])}
-    end.
 
 same_in_chunks(Stream, Cuts) ->
     same(meaning(run(?SMALL, Stream, [1000000])), meaning(run(?SMALL, Stream, Cuts))).
