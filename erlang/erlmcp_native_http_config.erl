@@ -23,8 +23,8 @@
     sessions_open := counters:counters_ref(),
     atom() => term()
 }.
-%% All options by their names, and: `notifies', `inits', `schemas': whether the handler has these callbacks;
-%% `hosts': what `allowed_hosts' comes to; `sessions_open': how many there are.
+%% All options by their names, and: `notifies', `inits', `schemas': whether the handler has these
+%% callbacks; `hosts': what `allowed_hosts' comes to; `sessions_open': how many there are.
 
 -define(MIB, 1048576).
 -define(REVISIONS, [<<"2026-07-28">>, <<"2025-11-25">>, <<"2025-06-18">>, <<"2025-03-26">>]).

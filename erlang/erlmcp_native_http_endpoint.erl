@@ -124,21 +124,20 @@ media_type(Value) ->
 
 %% ---- GET and DELETE, which only sessions have
 
-legacy(#{request := #{headers := Headers}, config := Config} = Call, Serve) ->
+legacy(Call, Serve) ->
+    #{request := #{headers := Headers}, config := Config, exchange := Exchange} = Call,
     #{revisions := Revisions, sessions := Sessions} = Config,
     Header = lists:keyfind(<<"mcp-protocol-version">>, 1, Headers),
     case {Sessions andalso erlmcp_native_http_config:legacy(Revisions), Header} of
         {false, _} -> not_allowed(Call);
         {[], _} -> not_allowed(Call);
         {_, false} -> Serve(Call);
-        {Legacy, {_, Revision}} -> of_revision(Revision, Legacy, Call, Serve)
-    end.
-
-of_revision(Revision, Legacy, #{exchange := Exchange} = Call, Serve) ->
-    case {lists:member(Revision, Legacy), erlmcp_native_http_config:is_modern(Revision)} of
-        {true, _} -> Serve(Call);
-        {false, true} -> not_allowed(Call);
-        {false, false} -> refuse(400, <<"Unsupported protocol version">>, Exchange)
+        {Legacy, {_, Revision}} ->
+            case {lists:member(Revision, Legacy), lists:member(Revision, Revisions)} of
+                {true, _} -> Serve(Call);
+                {false, true} -> not_allowed(Call);
+                {false, false} -> refuse(400, <<"Unsupported protocol version">>, Exchange)
+            end
     end.
 
 get(#{request := #{headers := Headers}, exchange := Exchange} = Call) ->

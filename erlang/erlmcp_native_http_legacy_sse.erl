@@ -1,5 +1,5 @@
-%% @private HTTP+SSE of 2024-11-05: a stream that is opened with GET and is the session, and a second
-%% path for what the client sends. Everything that goes to the client goes on the stream.
+%% @private HTTP+SSE of 2024-11-05: a stream that is opened with GET and is the session, and a
+%% second path for what the client sends. Everything that goes to the client goes on the stream.
 -module(erlmcp_native_http_legacy_sse).
 
 -export([serve/1]).

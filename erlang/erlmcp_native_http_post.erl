@@ -2,7 +2,7 @@
 %% which session.
 -module(erlmcp_native_http_post).
 
--export([serve/2, refuse/4, session/1, request/5, notification/4, response/2, cancel/2, notified/4]).
+-export([serve/2, refuse/4, session/1, response/2, notified/4]).
 
 -type call() :: erlmcp_native_http_answer:call().
 
@@ -115,7 +115,7 @@ legacy(Kind, Message, Call) ->
     end.
 
 in_session({request, Id, Method}, Revision, Session, Message, Call) ->
-    request(Id, Method, Revision, Session, {Message, Call});
+    request(Id, Method, Revision, Session, Message, Call);
 in_session({notification, _}, Revision, Session, Message, Call) ->
     notification(Revision, Session, Message, Call);
 in_session({response, _}, _, Session, Message, #{exchange := Exchange}) ->
@@ -146,16 +146,8 @@ session(#{request := #{headers := Headers}, principal := Principal, config := #{
             {error, 400, <<"Mcp-Session-Id is missing">>}
     end.
 
-%% @doc Serves a request of the legacy revisions, which ends when it is cancelled, and not when its
-%% client has gone.
--spec request(
-    integer() | binary(),
-    binary(),
-    binary(),
-    none | erlmcp_native_http_tables:session(),
-    {map(), call()}
-) -> term().
-request(Id, Method, Revision, Session, {Message, Call}) ->
+%% It ends when it is cancelled, and not when its client has gone.
+request(Id, Method, Revision, Session, Message, Call) ->
     case erlmcp_native_http_message:params(Message) of
         {ok, Params} ->
             #{config := #{key := Key} = Config, exchange := Exchange} = Call,
@@ -174,10 +166,6 @@ request(Id, Method, Revision, Session, {Message, Call}) ->
             refuse(200, Id, {?INVALID_PARAMS, <<"Invalid params">>}, Call)
     end.
 
-%% @doc Accepts a notification, and then sees to it.
--spec notification(
-    binary(), none | erlmcp_native_http_tables:session(), map(), call()
-) -> term().
 notification(Revision, Session, Message, #{exchange := Exchange} = Call) ->
     case erlmcp_native_http_message:params(Message) of
         {ok, _} ->
@@ -197,9 +185,7 @@ notified(Revision, Session, Message, #{config := Config} = Call) ->
     Context = erlmcp_native_http_handle:context(Call, Revision, Session, Meta, none),
     erlmcp_native_http_handle:notification(Config, Message, Context).
 
-%% @doc Stops what a cancellation names. A request that is not there has been answered, or never
-%% was.
--spec cancel(none | erlmcp_native_http_tables:session(), map()) -> ok.
+%% A request that is not there has been answered, or never was.
 cancel(none, _) ->
     ok;
 cancel(#{id := Session}, #{<<"method">> := <<"notifications/cancelled">>} = Message) ->
