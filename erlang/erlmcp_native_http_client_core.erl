@@ -113,6 +113,11 @@ accept(#{kind := request, id := Id} = Message, #core{requests = Requests} = Core
     end;
 accept(#{kind := notification, method := <<"notifications/cancelled">>} = Message, Core) ->
     owner_cancels(Message, Core);
+accept(
+    #{kind := notification, method := <<"notifications/initialized">>, modern := none},
+    #core{options = #{initialized := auto}} = Core
+) ->
+    {ok, Core};
 accept(#{kind := response} = Message, #core{session = Session} = Core) ->
     %% From 2026-07-28 on there are no requests of a server.
     case

@@ -1,5 +1,6 @@
-%% @doc Puts this application's implementations in the place of two modules of erlmcp,
-%% `erlmcp_transport_tcp' and `erlmcp_json_rpc', while the application runs. Asked for with
+%% @doc Puts this application's implementations in the place of modules of erlmcp,
+%% `erlmcp_transport_tcp', `erlmcp_transport_http' and `erlmcp_json_rpc', while the application
+%% runs. Asked for with
 %%
 %% ```
 %% {erlmcp_native, [{takeover, true}]}
@@ -20,7 +21,8 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, status/0, install/0, check/0, restore/0, open/1]).
+-export([start_link/0, status/0, install/0, check/0, restore/0, open/1, open_http/1]).
+-export([start_transport/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -export_type([status/0]).
@@ -34,7 +36,6 @@
     check_ms :: pos_integer()
 }).
 
--define(MODULES, [erlmcp_transport_tcp, erlmcp_json_rpc]).
 -define(CHECK_MS, 5000).
 
 %% @doc Starts nothing unless the takeover is asked for.
@@ -67,16 +68,29 @@ restore() ->
 %% @private The transport of a process that sends by its options alone.
 -spec open(map()) -> {ok, pid()} | {error, term()}.
 open(Options) ->
-    case call({open, Options}) of
+    open(erlmcp_native_transport_owner, Options).
+
+%% @private The same over HTTP.
+-spec open_http(map()) -> {ok, pid()} | {error, term()}.
+open_http(Options) ->
+    open(erlmcp_native_http_transport, Options).
+
+open(Module, Options) ->
+    case call({open, Module, Options}) of
         off -> {error, not_connected};
         Result -> Result
     end.
 
 %% @private
+-spec start_transport(module(), map()) -> {ok, pid()} | {error, term()}.
+start_transport(Module, Options) ->
+    Module:start_link(Options).
+
+%% @private
 -spec init([]) -> {ok, #state{}}.
 init([]) ->
     process_flag(trap_exit, true),
-    Start = {erlmcp_native_transport_owner, start_link, []},
+    Start = {?MODULE, start_transport, []},
     {ok, Transports} = erlmcp_native_transport_sup:start_link(Start),
     CheckMs = application:get_env(erlmcp_native, takeover_check_ms, ?CHECK_MS),
     remind(CheckMs),
@@ -95,8 +109,9 @@ handle_call(check, _, State) ->
 handle_call(restore, _, State) ->
     ok = erlmcp_native_transport_sup:stop_all(State#state.transports),
     reply_status(put_back(State));
-handle_call({open, Options}, _, #state{transports = Transports} = State) ->
-    {reply, erlmcp_native_transport_sup:start_transport(Transports, [Options]), State};
+handle_call({open, Module, Options}, _, #state{transports = Transports} = State) ->
+    Result = erlmcp_native_transport_sup:start_transport(Transports, [Module, Options]),
+    {reply, Result, State};
 handle_call(_, _, State) ->
     {reply, {error, unknown_request}, State}.
 
@@ -122,9 +137,9 @@ terminate(_, State) ->
     ok.
 
 put_in_place(State) ->
-    case erlmcp_native_takeover_code:replace(?MODULES) of
+    case erlmcp_native_takeover_code:replace(modules()) of
         {ok, Replaced} ->
-            ?LOG_NOTICE("erlmcp_native: took the place of ~0p", [?MODULES]),
+            ?LOG_NOTICE("erlmcp_native: took the place of ~0p", [modules()]),
             State#state{status = active, replaced = Replaced};
         {error, Reason} ->
             ?LOG_ERROR("erlmcp_native: takeover refused, erlmcp is left as it is: ~0p", [Reason]),
@@ -146,7 +161,7 @@ look(State) ->
 put_back(#state{status = active, replaced = Replaced} = State) ->
     case erlmcp_native_takeover_code:restore(Replaced) of
         [] ->
-            ?LOG_NOTICE("erlmcp_native: put the originals of ~0p back", [?MODULES]);
+            ?LOG_NOTICE("erlmcp_native: put the originals of ~0p back", [modules()]);
         Failed ->
             ?LOG_ERROR("erlmcp_native: could not put the originals back: ~0p", [Failed])
     end,
@@ -156,6 +171,11 @@ put_back(State) ->
 
 reply_status(#state{status = Status} = State) ->
     {reply, Status, State}.
+
+%% An erlmcp without it does not need it.
+modules() ->
+    Http = [erlmcp_transport_http || code:which(erlmcp_transport_http) =/= non_existing],
+    [erlmcp_transport_tcp, erlmcp_json_rpc | Http].
 
 remind(CheckMs) ->
     erlang:send_after(CheckMs, self(), {?MODULE, check}).

@@ -73,7 +73,8 @@ get_info(Transport) ->
     | {stop, {shutdown, term()}}.
 init({Source, Id, Options}) ->
     #{server_id := ServerId, guard := Guard, register := Register, given := Given} = Options,
-    Entry = Given#{type => tcp, pid => self(), started_at => erlang:system_time(millisecond)},
+    Type = maps:get(type, Options, tcp),
+    Entry = Given#{type => Type, pid => self(), started_at => erlang:system_time(millisecond)},
     Shape = #shape{
         id = Id,
         server_id = ServerId,

@@ -16,10 +16,11 @@ all() ->
 groups() ->
     [
         {values, [parallel], values()},
-        {nif, [{group, duties}, {group, faults}]},
-        {beam, [{group, duties}, {group, faults}]},
+        {nif, [{group, duties}, {group, faults}, {group, server}]},
+        {beam, [{group, duties}, {group, faults}, {group, server}]},
         {duties, duties()},
-        {faults, faults()}
+        {faults, faults()},
+        {server, server()}
     ].
 
 values() ->
@@ -110,6 +111,19 @@ faults() ->
         session_lost_while_resuming
     ].
 
+server() ->
+    [
+        our_server_answers,
+        our_server_streams_and_asks,
+        our_server_closes_the_stream_and_is_polled,
+        our_server_sends_on_the_get_stream,
+        our_server_ends_the_session,
+        our_server_of_2026,
+        our_server_of_2024,
+        our_server_wants_a_token,
+        our_server_is_cancelled
+    ].
+
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(erlmcp_native),
     [{started, Started} | Config].
@@ -175,8 +189,9 @@ urls_refused(_) ->
     ].
 
 options_refused(_) ->
+    Url = <<"http://127.0.0.1:1/">>,
     [
-        ?assertMatch({error, {option, Key, _}}, ?CLIENT:start(<<"http://127.0.0.1:1/">>, #{Key => V}))
+        ?assertMatch({error, {option, Key, _}}, ?CLIENT:start(Url, #{Key => V}))
      || {Key, V} <- [
             {no_such, 1}, {headers, [{"a b", "c"}]}, {headers, [{"a", "b\r\nc: d"}]},
             {headers, [{"Mcp-Session-Id", "x"}]}, {headers, [{"Host", "x"}]}, {timeout_ms, 0},
@@ -221,7 +236,8 @@ marks_of_a_tool(_) ->
     ?assertEqual(
         [{<<"n">>, [<<"nested">>, <<"n">>]}, {<<"region">>, [<<"region">>]}], lists:sort(Marks)
     ),
-    ?assertEqual({ok, <<"t">>, []}, erlmcp_native_http_client_mirror:tool(#{<<"name">> => <<"t">>})).
+    Plain = #{<<"name">> => <<"t">>},
+    ?assertEqual({ok, <<"t">>, []}, erlmcp_native_http_client_mirror:tool(Plain)).
 
 marks_refused(_) ->
     Mark = fun(Type, Header) -> #{<<"type">> => Type, <<"x-mcp-header">> => Header} end,
@@ -529,7 +545,8 @@ owner_cancels_by_itself(Config) ->
     http_peer:stream(http_peer:next(P)),
     Cancelled = note(<<"notifications/cancelled">>, #{<<"requestId">> => 2}),
     ok = ?CLIENT:send(C, Cancelled),
-    ?assertMatch(#{<<"method">> := <<"notifications/cancelled">>}, http_peer:body(http_peer:next(P))),
+    Passed = http_peer:body(http_peer:next(P)),
+    ?assertMatch(#{<<"method">> := <<"notifications/cancelled">>}, Passed),
     ?assertEqual({failed, 2, cancelled}, event(C)),
     %% Of what nobody waits for nothing is sent.
     ok = ?CLIENT:send(C, Cancelled),
@@ -1275,6 +1292,205 @@ session_lost_while_resuming(Config) ->
     %% A new session that is refused is none.
     http_peer:answer(Again, 500, [], <<>>),
     ?assertEqual(session_lost, event(C)).
+
+%% ---- our own server
+
+our_server_answers(Config) ->
+    [
+        begin
+            {_, C} = served(Config, #{}, #{revision => Revision}),
+            {ok, Result} = ?CLIENT:initialize(C, #{}, ?WAIT),
+            ?assertMatch(#{<<"protocolVersion">> := Revision}, Result),
+            ok = ?CLIENT:send(C, call(1, <<"tools/list">>)),
+            ?assertMatch([#{<<"result">> := #{<<"tools">> := [_ | _]}}], messages(C, 1)),
+            ?assertEqual(<<"hello">>, tool(C, 2, <<"echo">>, #{<<"text">> => <<"hello">>})),
+            ok = ?CLIENT:close(C)
+        end
+     || Revision <- [<<"2025-03-26">>, <<"2025-06-18">>, <<"2025-11-25">>]
+    ].
+
+our_server_streams_and_asks(Config) ->
+    {_, C} = served(Config, #{}, #{}),
+    {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    ok = ?CLIENT:send(C, tool_call(1, <<"ask">>, #{})),
+    [#{<<"method">> := <<"notifications/progress">>}, #{<<"id">> := Id}] = messages(C, 2),
+    ok = ?CLIENT:send(C, erlmcp_native_json:encode(result(Id, #{<<"text">> => <<"me">>}))),
+    ?assertEqual(<<"me">>, text(C, 1)).
+
+our_server_closes_the_stream_and_is_polled(Config) ->
+    {_, C} = served(Config, #{retry_ms => 50}, #{}),
+    {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    ok = ?CLIENT:send(C, tool_call(1, <<"poll">>, #{})),
+    Pid = receive {polled, Handler} -> Handler after ?WAIT -> error(timeout) end,
+    Pid ! go_on,
+    ?assertEqual(<<"polled">>, text(C, 1)).
+
+our_server_sends_on_the_get_stream(Config) ->
+    {_, C} = served(Config, #{}, #{}),
+    {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    until(fun() -> listening(C) end),
+    {ok, #{session := Session}} = ?CLIENT:info(C),
+    ok = erlmcp_native_http:send(Session, <<"notifications/tools/list_changed">>, #{}),
+    ?assertMatch([#{<<"method">> := <<"notifications/tools/list_changed">>}], messages(C, 1)).
+
+listening(C) ->
+    {ok, #{listening := Listening}} = ?CLIENT:info(C),
+    Listening.
+
+our_server_ends_the_session(Config) ->
+    {Server, C} = served(Config, #{}, #{reinitialize => true, get_stream => false}),
+    {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    {ok, #{session := First}} = ?CLIENT:info(C),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Server),
+    ok = erlmcp_native_http:close(Server),
+    _ = serve(Config, Port, #{}),
+    ok = ?CLIENT:send(C, tool_call(1, <<"echo">>, #{<<"text">> => <<"again">>})),
+    ?assertEqual(session_renewed, event(C)),
+    ?assertEqual(<<"again">>, text(C, 1)),
+    {ok, #{session := Second}} = ?CLIENT:info(C),
+    ?assertNotEqual(First, Second).
+
+our_server_of_2026(Config) ->
+    {_, C} = served(Config, #{}, #{}),
+    ok = ?CLIENT:send(C, modern(1, <<"server/discover">>, #{})),
+    ?assertMatch([#{<<"id">> := 1, <<"result">> := #{}}], messages(C, 1)),
+    Region = fun(Id, Name) ->
+        Params = #{<<"name">> => <<"region">>, <<"arguments">> => #{<<"region">> => Name}},
+        ok = ?CLIENT:send(C, modern(Id, <<"tools/call">>, Params)),
+        [Answer] = messages(C, 1),
+        Answer
+    end,
+    %% Not before its definition was seen.
+    ?assertMatch(#{<<"error">> := #{<<"code">> := -32020}}, Region(2, <<"x">>)),
+    ok = ?CLIENT:send(C, modern(3, <<"tools/list">>, #{})),
+    ?assertMatch([#{<<"result">> := #{}}], messages(C, 1)),
+    ?assertMatch(#{<<"result">> := #{}}, Region(4, <<"eu-west">>)),
+    ?assertMatch(#{<<"result">> := #{}}, Region(5, <<"łódź"/utf8>>)),
+    ok = ?CLIENT:send(C, modern(6, <<"no/such">>, #{})),
+    ?assertMatch([#{<<"error">> := #{<<"code">> := -32601}}], messages(C, 1)).
+
+our_server_of_2024(Config) ->
+    Old = #{sse => <<"/sse">>, messages => <<"/messages">>},
+    {Server, _} = served(Config, #{http_sse => Old}, #{}),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Server),
+    Url = io_lib:format("http://127.0.0.1:~b/sse", [Port]),
+    {ok, C} = ?CLIENT:start(lists:flatten(Url), #{
+        path => path(Config), revision => <<"2024-11-05">>
+    }),
+    ?assertMatch({ok, #{}}, ?CLIENT:initialize(C, #{}, ?WAIT)),
+    ?assertMatch({ok, #{transport := http_sse}}, ?CLIENT:info(C)),
+    ?assertEqual(<<"old">>, tool(C, 1, <<"echo">>, #{<<"text">> => <<"old">>})),
+    ok = ?CLIENT:close(C).
+
+our_server_wants_a_token(Config) ->
+    Authorize = #{authorize => {?MODULE, authorize, []}},
+    {Server, C} = served(Config, Authorize, #{}),
+    ?assertMatch(
+        {error, {unauthorized, <<"Bearer realm=\"x\"", _/binary>>}},
+        ?CLIENT:initialize(C, #{}, ?WAIT)
+    ),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Server),
+    Token = #{path => path(Config), headers => [{"Authorization", "Bearer good"}]},
+    Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/mcp", [Port])),
+    {ok, With} = ?CLIENT:start(Url, Token),
+    ?assertMatch({ok, #{}}, ?CLIENT:initialize(With, #{}, ?WAIT)).
+
+authorize(#{headers := Headers}) ->
+    case lists:keyfind(<<"authorization">>, 1, Headers) of
+        {_, <<"Bearer good">>} -> {ok, me};
+        _ -> {unauthorized, <<"realm=\"x\"">>}
+    end.
+
+our_server_is_cancelled(Config) ->
+    {_, C} = served(Config, #{}, #{}),
+    {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    Cancel = fun(Id, Message) ->
+        ok = ?CLIENT:send(C, Message),
+        Pid = receive {waiting, Handler} -> Handler after ?WAIT -> error(timeout) end,
+        Monitor = monitor(process, Pid),
+        ok = ?CLIENT:cancel(C, Id),
+        ?assertEqual({failed, Id, cancelled}, event(C)),
+        receive
+            {'DOWN', Monitor, process, Pid, _} -> ok
+        after ?WAIT -> error(timeout)
+        end
+    end,
+    Cancel(1, tool_call(1, <<"wait">>, #{})),
+    Params = #{<<"name">> => <<"wait">>, <<"arguments">> => #{}},
+    Cancel(2, modern(2, <<"tools/call">>, Params)).
+
+served(Config, Options, ClientOptions) ->
+    {Server, Port} = serve(Config, 0, Options),
+    Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/mcp", [Port])),
+    {ok, C} = ?CLIENT:start(Url, ClientOptions#{path => path(Config)}),
+    {Server, C}.
+
+serve(Config, Port, Options) ->
+    Given = Options#{handler => {?MODULE, self()}, path => path(Config)},
+    {ok, Server} = erlmcp_native_http:listen(#{port => Port}, Given),
+    {ok, #{sockname := {_, At}}} = erlmcp_native_http:info(Server),
+    {Server, At}.
+
+tool(C, Id, Name, Arguments) ->
+    ok = ?CLIENT:send(C, tool_call(Id, Name, Arguments)),
+    text(C, Id).
+
+tool_call(Id, Name, Arguments) ->
+    erlmcp_native_json:encode((call_map(Id, <<"tools/call">>))#{
+        <<"params">> => #{<<"name">> => Name, <<"arguments">> => Arguments}
+    }).
+
+text(C, Id) ->
+    [#{<<"id">> := Id, <<"result">> := #{<<"content">> := [#{<<"text">> := Text}]}}] =
+        messages(C, 1),
+    Text.
+
+%% As its handler.
+
+handle_request(<<"initialize">>, _, #{revision := Revision}) ->
+    {reply, maps:get(<<"result">>, initialized(1, Revision))};
+handle_request(<<"server/discover">>, _, _) ->
+    {reply, #{<<"supportedVersions">> => [<<"2026-07-28">>], <<"capabilities">> => #{}}};
+handle_request(<<"tools/list">>, _, _) ->
+    Region = #{
+        <<"name">> => <<"region">>,
+        <<"inputSchema">> => input_schema(<<"region">>, none)
+    },
+    {reply, #{<<"tools">> => [Region]}};
+handle_request(<<"tools/call">>, #{<<"name">> := Name, <<"arguments">> := Arguments}, Context) ->
+    {reply, #{
+        <<"content">> => [
+            #{<<"type">> => <<"text">>, <<"text">> => call_tool(Name, Arguments, Context)}
+        ]
+    }};
+handle_request(_, _, _) ->
+    {error, -32601, <<"Method not found">>}.
+
+input_schema(<<"region">>, _) ->
+    Mark = #{<<"type">> => <<"string">>, <<"x-mcp-header">> => <<"Region">>},
+    maps:get(<<"inputSchema">>, tool(#{<<"region">> => Mark}));
+input_schema(_, _) ->
+    undefined.
+
+call_tool(<<"echo">>, #{<<"text">> := Text}, _) ->
+    Text;
+call_tool(<<"region">>, #{<<"region">> := Region}, _) ->
+    Region;
+call_tool(<<"ask">>, _, #{request := Ref}) ->
+    ok = erlmcp_native_http:notify(Ref, <<"notifications/progress">>, #{<<"progress">> => 1}),
+    {ok, #{<<"text">> := Text}} = erlmcp_native_http:request(Ref, <<"roots/list">>, #{}, ?WAIT),
+    Text;
+call_tool(<<"poll">>, _, #{request := Ref, arg := Test}) ->
+    ok = erlmcp_native_http:close_stream(Ref),
+    Test ! {polled, self()},
+    receive
+        go_on -> <<"polled">>
+    end;
+call_tool(<<"wait">>, _, #{arg := Test}) ->
+    Test ! {waiting, self()},
+    receive
+        never -> <<>>
+    end.
 
 %% ----
 

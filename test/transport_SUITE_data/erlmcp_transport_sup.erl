@@ -7,10 +7,15 @@
 
 start_link() -> supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
-start_child(Id, tcp, Config) ->
+start_child(Id, Type, Config) ->
+    Module =
+        case Type of
+            tcp -> erlmcp_transport_tcp_new;
+            http -> erlmcp_transport_http_new
+        end,
     supervisor:start_child(?MODULE, #{
         id => Id,
-        start => {erlmcp_transport_tcp_new, start_link, [Id, Config]},
+        start => {Module, start_link, [Id, Config]},
         restart => temporary
     }).
 
