@@ -78,7 +78,8 @@ cases() ->
         proxy_is_gone,
         httpd,
         cowboy,
-        many_requests
+        many_requests,
+        anything_goes
     ].
 
 nif_cases() ->
@@ -1166,6 +1167,18 @@ many_requests(Config) ->
     start(Config, http_peers:serve(fun http_peers:echo/1), #{max_connections => 8}),
     Ids = [{request(post(integer_to_binary(N))), integer_to_binary(N)} || N <- lists:seq(1, 500)],
     [?assertMatch({200, _, {done, Body}}, answer(Id)) || {Id, Body} <- Ids],
+    ?assertMatch(#{active := 0, queued := 0}, info()).
+
+anything_goes(Config) ->
+    Port = http_peers:serve(fun http_client_chaos:serve/1),
+    Options = #{max_connections => 5, max_queue => 20, idle_timeout_ms => 20},
+    start(Config, Port, Options#{protocols => [http1]}),
+    _ = rand:seed(exsss),
+    ct:log("~p", [rand:export_seed()]),
+    {Ended, Client} = http_client_chaos:run(module(Config), get(client), 4000),
+    put(client, Client),
+    ?assert(Ended > 100, Ended),
+    ok = quiet(50),
     ?assertMatch(#{active := 0, queued := 0}, info()).
 
 %% HTTP/2, on the path that has it.
