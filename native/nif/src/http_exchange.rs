@@ -3,18 +3,27 @@
 use bytes::Bytes;
 use erlmcp_core::Error;
 use erlmcp_core::http::{Body, Exchange, Notice, OnGone, Receiver, Request};
-use rustler::{Atom, Encoder, Env, ListIterator, LocalPid, NifResult, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Encoder, Env, ListIterator, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term,
+};
 
 use crate::sink::{next_id, send};
 use crate::{http_terms, reason, terms};
 
-/// An exchange. Collected, which is when its process has ended, it is answered for.
+/// An exchange. Its process ends or it is collected: it is answered for.
 pub(crate) struct ExchangeResource {
     pub(crate) id: u64,
     exchange: Exchange,
 }
 
-impl Resource for ExchangeResource {}
+impl Resource for ExchangeResource {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    /// Others may hold the exchange still: the logger, when the process has crashed in a call.
+    fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
+        self.exchange.abandon();
+    }
+}
 
 mod atoms {
     rustler::atoms! { body, body_too_large, exit, gone, notice, timeout, waiting }

@@ -97,6 +97,7 @@ fn http_take<'a>(env: Env<'a>, resource: ResourceArc<ServerResource>) -> NifResu
         Some((exchange, request)) => {
             let id = exchange.id;
             let exchange = ResourceArc::new(exchange);
+            exchange.monitor(Some(env), &env.pid());
             Ok((id, exchange, http_terms::request(env, request)?).encode(env))
         }
     }

@@ -24,6 +24,7 @@ const BAD_REQUEST: u16 = 400;
 const TARGET_TOO_LONG: u16 = 414;
 const HEAD_TOO_LARGE: u16 = 431;
 const NOT_IMPLEMENTED: u16 = 501;
+const VERSION_NOT_SUPPORTED: u16 = 505;
 
 /// How much of what was fed may be passed on, and the status that refuses the rest.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ enum At {
     VersionLf,
     FieldStart,
     Name,
+    Blank,
     Value,
     ValueLf,
     HeadLf,
@@ -75,6 +77,8 @@ pub(crate) struct Check {
     /// The beginning of a name or value that matters.
     word: Word,
     field: Field,
+    /// White space has been met within a value.
+    gap: bool,
     head: Head,
 }
 
@@ -101,7 +105,7 @@ impl Word {
     /// Beyond the capacity only the length counts on: no word that matters is so long.
     fn push(&mut self, byte: u8) {
         if let Some(slot) = self.bytes.get_mut(self.len) {
-            *slot = byte.to_ascii_lowercase();
+            *slot = byte;
         }
         self.len += 1;
     }
@@ -119,6 +123,7 @@ impl Check {
             len: 0,
             word: Word::default(),
             field: Field::Other,
+            gap: false,
             head: Head::default(),
         }
     }
@@ -133,6 +138,7 @@ impl Check {
                 | At::VersionLf
                 | At::FieldStart
                 | At::Name
+                | At::Blank
                 | At::Value
                 | At::ValueLf
                 | At::HeadLf
@@ -201,6 +207,7 @@ impl Check {
             At::Start => {
                 self.head = Head::default();
                 self.len = 0;
+                self.at = At::Method;
                 return self.method(byte);
             }
             At::StartLf => self.expect(byte, b'\n', At::Start)?,
@@ -210,6 +217,7 @@ impl Check {
             At::VersionLf | At::ValueLf => self.expect(byte, b'\n', At::FieldStart)?,
             At::FieldStart => self.field_start(byte)?,
             At::Name => self.name(byte)?,
+            At::Blank => self.blank(byte)?,
             At::Value => self.value(byte)?,
             At::HeadLf => {
                 self.expect(byte, b'\n', At::Start)?;
@@ -288,8 +296,11 @@ impl Check {
             };
         }
         self.head.http11 = match self.word.get() {
-            Some(b"http/1.1") => true,
-            Some(b"http/1.0") => false,
+            Some(b"HTTP/1.1") => true,
+            Some(b"HTTP/1.0") => false,
+            Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => {
+                return Err(VERSION_NOT_SUPPORTED);
+            }
             _ => return Err(BAD_REQUEST),
         };
         Ok(At::VersionLf)
@@ -322,10 +333,11 @@ impl Check {
                     _ => Field::Other,
                 };
                 self.word = Word::default();
-                Ok(At::Value)
+                self.gap = false;
+                Ok(At::Blank)
             }
             b'!'..=b'~' => {
-                self.word.push(byte);
+                self.word.push(byte.to_ascii_lowercase());
                 self.count()?;
                 Ok(At::Name)
             }
@@ -333,22 +345,35 @@ impl Check {
         }
     }
 
+    /// White space before a value does not count, and is not endless either.
+    fn blank(&mut self, byte: u8) -> Result<At, u16> {
+        if !matches!(byte, b' ' | b'\t') {
+            return self.value(byte);
+        }
+        self.head.extra += 1;
+        if self.head.extra > MAX_EXTRA {
+            return Err(HEAD_TOO_LARGE);
+        }
+        Ok(At::Blank)
+    }
+
     fn value(&mut self, byte: u8) -> Result<At, u16> {
         match byte {
             b'\r' => {
                 self.field_end()?;
-                Ok(At::ValueLf)
+                return Ok(At::ValueLf);
             }
-            b'\n' | 0 => Err(BAD_REQUEST),
-            _ => {
-                self.count()?;
-                let leading = self.word.len == 0 && matches!(byte, b' ' | b'\t');
-                if self.field != Field::Other && !leading {
-                    self.word.push(byte);
-                }
-                Ok(At::Value)
-            }
+            b'\n' | 0 => return Err(BAD_REQUEST),
+            _ => self.count()?,
         }
+        match (self.field, byte) {
+            (Field::Other, _) => {}
+            (Field::Host, b' ' | b'\t') => self.gap = true,
+            (Field::Host, _) if self.gap || !is_of_host(byte) => return Err(BAD_REQUEST),
+            (Field::Host, _) => {}
+            _ => self.word.push(byte.to_ascii_lowercase()),
+        }
+        Ok(At::Value)
     }
 
     fn count(&mut self) -> Result<(), u16> {
@@ -376,13 +401,9 @@ impl Check {
                 }
             }
             Field::TransferEncoding => {
-                let value = self.word.get().ok_or(BAD_REQUEST)?.trim_ascii_end();
-                if value != b"chunked" {
-                    return Err(if value.ends_with(b", chunked") {
-                        NOT_IMPLEMENTED
-                    } else {
-                        BAD_REQUEST
-                    });
+                let value = self.word.get().map(<[u8]>::trim_ascii_end);
+                if value != Some(b"chunked") {
+                    return Err(NOT_IMPLEMENTED);
                 }
                 if std::mem::replace(&mut self.head.chunked, true) {
                     return Err(BAD_REQUEST);
@@ -443,6 +464,11 @@ impl Check {
             _ => Ok(At::Trailer),
         }
     }
+}
+
+/// What a host and a port are written with (RFC 3986, section 3.2.2).
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -511,23 +537,24 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, x\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
             refused(head, 400);
         }
-        refused(
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            501,
-        );
+        for coding in ["gzip, chunked", "chunked, x", "xchunked", "identity"] {
+            let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ";
+            refused(&format!("{head}{coding}\r\n\r\n"), 501);
+        }
+        refused("GET / HTTP/2.0\r\n\r\n", 505);
     }
 
     #[test]

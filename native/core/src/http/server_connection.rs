@@ -29,6 +29,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// unread data causes does not destroy the answer.
 const DISCARD: usize = 1024 * 1024;
 
+const REQUEST_TIMEOUT: u16 = 408;
+
 /// hyper's own bounds of its buffers.
 const MIN_BUFFER: usize = 8 * 1024;
 const MAX_BUFFER: usize = 408 * 1024;
@@ -365,7 +367,11 @@ impl Future for Session {
         {
             return Poll::Ready(());
         }
-        me.poll_alarm(cx)
+        let late = me.poll_alarm(cx);
+        if late.is_ready() && me.state == Doing::Sending {
+            me.io.refuse(REQUEST_TIMEOUT);
+        }
+        late
     }
 }
 

@@ -478,6 +478,7 @@ impl Exchange {
 
 impl State {
     fn answer(&mut self, answer: Answer) {
+        self.body = Body::Closed;
         self.phase = Phase::Answered(answer);
         self.wake();
     }
@@ -502,9 +503,10 @@ impl State {
     }
 }
 
-/// Nothing is sent here: this runs in a destructor. The task is woken and does it.
-impl Drop for Exchange {
-    fn drop(&mut self) {
+impl Exchange {
+    /// The process has ended. Nothing is sent here, which may be a destructor: the task is woken and
+    /// does it.
+    pub fn abandon(&self) {
         let mut state = lock(&self.shared.state);
         state.receiver = None;
         if let Phase::Waiting = state.phase {
@@ -520,5 +522,11 @@ impl Drop for Exchange {
 impl Counts {
     pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
         self.unanswered.load(Ordering::Relaxed) < max_unanswered
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }

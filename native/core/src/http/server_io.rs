@@ -113,8 +113,19 @@ impl Io {
         }
     }
 
+    /// The status that is still to be sent for what the client has sent. A body that is refused is
+    /// answered for as its request is.
     pub(crate) fn refusal(&self) -> Option<u16> {
-        lock(&self.0).refusal
+        let inner = lock(&self.0);
+        match &inner.check {
+            Some(check) if check.in_head() => inner.refusal,
+            _ => None,
+        }
+    }
+
+    /// Refuses the head that has not become complete.
+    pub(crate) fn refuse(&self, status: u16) {
+        lock(&self.0).refusal.get_or_insert(status);
     }
 
     /// When bytes were written last.

@@ -63,11 +63,7 @@ impl HyperService<http::Request<Incoming>> for Service {
                 tls: self.tls,
             },
         );
-        let mut gathering = Gathering::new(incoming);
-        // The client waits to be asked for it.
-        if expects && gathering.incoming.is_some() {
-            gathering.grace = Grace::Over;
-        }
+        let gathering = Gathering::new(incoming, self.server.options.max_body, expects);
         Serve {
             facts,
             refusal: None,
@@ -189,7 +185,6 @@ impl Serve {
             if self.gathering.incoming.is_some() {
                 let timeout = server.options.body_timeout;
                 self.gathering.deadline = Some(Box::pin(sleep(timeout)));
-                self.gathering.max = server.options.max_body;
             }
             server.offer(Exchange::new(exchange.clone()));
         }
@@ -305,19 +300,25 @@ impl Gathering {
             one: Bytes::new(),
             many: BytesMut::new(),
             len: 0,
-            max: EAGER,
+            max: 0,
             grace: Grace::Over,
             deadline: None,
         }
     }
 
-    fn new(incoming: Incoming) -> Self {
+    /// A client that expects to be asked for the body is asked when the process reads it.
+    fn new(incoming: Incoming, max: usize, expects: bool) -> Self {
         let declared = incoming.size_hint().exact();
         let complete = incoming.is_end_stream();
         Self {
             incoming: (!complete).then_some(incoming),
             declared,
-            grace: Grace::NotBegun,
+            max,
+            grace: if expects {
+                Grace::Over
+            } else {
+                Grace::NotBegun
+            },
             ..Self::nothing()
         }
     }
@@ -331,10 +332,11 @@ impl Gathering {
         if self.incoming.is_none() {
             return Poll::Ready(Some(Gathered::Complete(Bytes::new())));
         }
-        if self.is_too_large(EAGER) || matches!(self.grace, Grace::Over) {
+        let max = self.max.min(EAGER);
+        if self.is_too_large(max) || matches!(self.grace, Grace::Over) {
             return Poll::Ready(None);
         }
-        match self.poll(cx, EAGER) {
+        match self.poll(cx, max) {
             Poll::Ready(gathered) => Poll::Ready(Some(gathered)),
             Poll::Pending => {
                 if let Grace::NotBegun = self.grace {
