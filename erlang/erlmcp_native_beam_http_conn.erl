@@ -14,9 +14,7 @@
     counts := erlmcp_native_beam_http_count:counts()
 }.
 
-%% A body up to this size that has come with its head goes to the serving process at once. It is
-%% also what is read ahead of it, and what is read of a body that nobody wants so that the
-%% connection can be kept.
+%% What may be read ahead of the request that is being served.
 -define(AHEAD, 65536).
 
 %% Without a message for so long, the process hibernates.
@@ -26,10 +24,6 @@
 %% not read yet.
 -define(LINGER_MS, 2000).
 
-%% How often a socket's queue is looked at: nobody tells when it has room.
--define(FIRST_LOOK_MS, 1).
--define(LAST_LOOK_MS, 50).
-
 %% The request that is being served.
 -record(exchange, {
     pid :: pid(),
@@ -38,16 +32,10 @@
     version :: {1, 0} | {1, 1},
     %% Whether the connection can be kept after it, as far as the client is concerned.
     keep :: boolean(),
-    %% The client waits to be asked for the body.
-    expect :: boolean(),
-    body :: {complete, binary()} | {pending, body()} | {failed, body_too_large | timeout},
-    body_deadline = infinity :: deadline(),
-    reader = none :: none | reference(),
+    intake :: erlmcp_native_beam_http_intake:intake(),
     on_gone = notice :: notice | exit,
     on_exit = 500 :: erlmcp_native_http_path:status(),
     stream = not_yet :: not_yet | erlmcp_native_beam_http_answer:framing(),
-    %% Bytes of the stream that were handed to the socket and not seen to have left.
-    out = 0 :: non_neg_integer(),
     busy = false :: boolean()
 }).
 
@@ -55,7 +43,7 @@
     manager :: pid(),
     config :: config(),
     peername :: erlmcp_native:address(),
-    wire :: erlmcp_native_beam_http_wire:wire(),
+    out :: erlmcp_native_beam_http_out:out(),
     link :: erlmcp_native_beam_http_exchange:link(),
     armed :: boolean(),
     %% `head': between requests, or in the head of one. `answered': the answer is being written.
@@ -68,20 +56,12 @@
     number = 0 :: non_neg_integer(),
     %% What has come after what the phase is about.
     buffer = <<>> :: binary(),
-    deadline = infinity :: deadline(),
-    %% Bytes handed to the socket since its queue was last looked at, and that queue.
-    handed = 0 :: non_neg_integer(),
-    %% A look at it is due.
-    looking = false :: boolean(),
+    deadline = infinity :: infinity | integer(),
     %% The peer's side has ended, and ours.
     eof = false :: boolean(),
     shut = false :: boolean(),
-    draining = false :: boolean(),
-    clock = none :: erlmcp_native_beam_http_answer:clock()
+    draining = false :: boolean()
 }).
-
--type body() :: erlmcp_native_beam_http_body:body().
--type deadline() :: infinity | integer().
 
 %% @doc Starts the process of a connection. It is to be given the socket, and then `{go, ok}'.
 -spec start_link(config(), gen_tcp:socket(), erlmcp_native:address()) -> pid().
@@ -101,18 +81,19 @@ init(#{options := Options, tls := Tls} = Config, Port, {Manager, PeerName}) ->
         {go, ok} -> ok;
         {go, _} -> exit(normal)
     end,
-    #{handshake_timeout_ms := Timeout, max_stream_bytes := MaxQueued} = Options,
+    #{handshake_timeout_ms := Timeout, max_stream_bytes := Max} = Options,
     case erlmcp_native_beam_http_wire:open(Port, Tls, Timeout) of
         {ok, Wire, Armed} ->
             %% Until here the manager's exit ends this process as well.
             _ = process_flag(trap_exit, true),
+            Link = erlmcp_native_beam_http_exchange:link(self(), Max),
             Fresh = erlmcp_native_beam_http_head:new(Options),
             S = #conn{
                 manager = Manager,
                 config = Config,
                 peername = PeerName,
-                wire = Wire,
-                link = erlmcp_native_beam_http_exchange:link(self(), MaxQueued),
+                out = erlmcp_native_beam_http_out:new(Wire, Link, Max),
+                link = Link,
                 armed = Armed =:= armed,
                 fresh = Fresh,
                 parser = Fresh
@@ -129,8 +110,8 @@ loop(S0) ->
     after wait(S) -> quiet(S)
     end.
 
-arm(#conn{armed = false, eof = false, wire = Wire} = S) ->
-    case wants(S) andalso erlmcp_native_beam_http_wire:arm(Wire) of
+arm(#conn{armed = false, eof = false, out = Out} = S) ->
+    case wants(S) andalso erlmcp_native_beam_http_out:arm(Out) of
         false -> S;
         ok -> S#conn{armed = true};
         {error, closed} -> gone(S)
@@ -175,7 +156,7 @@ handle({stream, N, From, {Status, Fields}}, #conn{number = N, phase = serving} =
     stream(From, Status, Fields, S);
 handle({finish, N}, #conn{number = N, phase = serving} = S) -> finish(S);
 handle({busy, N}, #conn{number = N, phase = serving, exchange = E} = S) ->
-    look(?FIRST_LOOK_MS, S#conn{exchange = E#exchange{busy = true}});
+    look(erlmcp_native_beam_http_out:first_look(), S#conn{exchange = E#exchange{busy = true}});
 handle({on_gone, N, What}, #conn{number = N, phase = serving, exchange = E} = S) ->
     S#conn{exchange = E#exchange{on_gone = What}};
 handle({on_exit, N, Status}, #conn{number = N, phase = serving, exchange = E} = S) ->
@@ -185,7 +166,9 @@ handle({read_body, N, From, Timeout}, #conn{number = N, phase = serving} = S) ->
 handle({Call, _, From, _}, S) when Call =:= read_body; Call =:= stream ->
     answer_call(From, {error, closed}),
     S;
-handle({look, Ms}, S) -> look(min(2 * Ms, ?LAST_LOOK_MS), S#conn{looking = false});
+handle({look, Ms}, #conn{out = Out} = S) ->
+    {Next, Looked} = erlmcp_native_beam_http_out:looked(Ms, Out),
+    look(Next, S#conn{out = Looked});
 handle({ssl, _, Data}, S) -> data(Data, S#conn{armed = false});
 handle({tcp_closed, _}, S) -> ended(S#conn{eof = true});
 handle({tcp_error, _, _}, S) -> gone(S);
@@ -200,8 +183,10 @@ handle(_, S) -> S.
 
 await(#conn{draining = true} = S) ->
     close(S);
-await(#conn{config = #{options := #{idle_timeout_ms := Idle}}, fresh = Fresh} = S) ->
-    S#conn{phase = head, parser = Fresh, exchange = none, deadline = now_ms() + Idle}.
+await(#conn{fresh = Fresh} = S) ->
+    S#conn{
+        phase = head, parser = Fresh, exchange = none, deadline = from_now(idle_timeout_ms, S)
+    }.
 
 data(Data, #conn{phase = head, parser = Parser0} = S) ->
     case erlmcp_native_beam_http_head:parse(Data, Parser0) of
@@ -209,22 +194,24 @@ data(Data, #conn{phase = head, parser = Parser0} = S) ->
         {done, Head, Rest} -> request(Head, Rest, S);
         {error, Status} -> refuse(Status, S)
     end;
-data(Data, #conn{phase = serving, exchange = #exchange{reader = Reader}} = S) when
-    Reader =/= none
-->
-    collect(Data, S);
 data(Data, #conn{phase = discarding} = S) ->
     discard(Data, S);
 data(_, #conn{phase = closing} = S) ->
     S;
-data(Data, #conn{buffer = <<>>} = S) ->
-    S#conn{buffer = Data};
-data(Data, #conn{buffer = Buffer} = S) ->
-    S#conn{buffer = <<Buffer/binary, Data/binary>>}.
+data(Data, #conn{phase = serving, exchange = #exchange{intake = Intake}} = S) ->
+    case erlmcp_native_beam_http_intake:is_read(Intake) of
+        true -> collect(Data, S);
+        false -> keep_for_later(Data, S)
+    end;
+data(Data, S) ->
+    keep_for_later(Data, S).
 
-head_deadline(#conn{parser = Parser, deadline = Deadline, config = #{options := Options}}) ->
+keep_for_later(Data, #conn{buffer = <<>>} = S) -> S#conn{buffer = Data};
+keep_for_later(Data, #conn{buffer = Buffer} = S) -> S#conn{buffer = <<Buffer/binary, Data/binary>>}.
+
+head_deadline(#conn{parser = Parser, deadline = Deadline} = S) ->
     case erlmcp_native_beam_http_head:is_fresh(Parser) of
-        true -> now_ms() + maps:get(header_timeout_ms, Options);
+        true -> from_now(header_timeout_ms, S);
         false -> Deadline
     end.
 
@@ -242,19 +229,21 @@ request(Head, Rest, #conn{config = #{options := Options}} = S) ->
             refuse(Status, S)
     end.
 
-admit(Meaning, Body, After, #conn{config = #{options := Options, counts := Counts}} = S) ->
-    #{max_requests := Max} = Options,
+admit(#{expect := Expect} = Meaning, Body, After, #conn{config = Config} = S0) ->
+    #{options := #{max_requests := Max}, counts := Counts} = Config,
+    Intake = erlmcp_native_beam_http_intake:new(Body, Expect, from_now(body_timeout_ms, S0)),
+    S = S0#conn{buffer = After},
     case erlmcp_native_beam_http_count:admit(Counts, requests, Max) of
-        ok -> serve(Meaning, Body, S#conn{buffer = After});
-        full -> unavailable(Meaning, Body, S#conn{buffer = After})
+        ok -> serve(Meaning, Intake, S);
+        full -> unavailable(Meaning, Intake, S)
     end.
 
-serve(Meaning, Body, #conn{config = Config, number = Last, link = Link} = S) ->
-    #{method := Method, version := Version, keep := Keep, expect := Expect} = Meaning,
+serve(Meaning, Intake, #conn{config = Config, number = Last, link = Link} = S) ->
+    #{method := Method, version := Version, keep := Keep} = Meaning,
     #{serve := {Module, Function, Argument}} = Config,
     Number = Last + 1,
     Exchange = {erlmcp_native_beam_http, erlmcp_native_beam_http_exchange:new(Link, Number)},
-    Args = [Argument, Exchange, to_serve(Meaning, Body, S)],
+    Args = [Argument, Exchange, to_serve(Meaning, Intake, S)],
     {Pid, Monitor} = spawn_opt(Module, Function, Args, [monitor]),
     S#conn{
         phase = serving,
@@ -266,13 +255,11 @@ serve(Meaning, Body, #conn{config = Config, number = Last, link = Link} = S) ->
             method = Method,
             version = Version,
             keep = Keep,
-            expect = Expect,
-            body = Body,
-            body_deadline = body_deadline(Body, Expect, S)
+            intake = Intake
         }
     }.
 
-to_serve(Meaning, Body, #conn{config = #{tls := Tls}, peername = PeerName}) ->
+to_serve(Meaning, Intake, #conn{config = #{tls := Tls}, peername = PeerName}) ->
     #{method := Method, path := Path, query := Query, headers := Fields, version := Version} =
         Meaning,
     #{
@@ -283,27 +270,15 @@ to_serve(Meaning, Body, #conn{config = #{tls := Tls}, peername = PeerName}) ->
         version => Version,
         scheme => scheme(Tls),
         peername => PeerName,
-        body => body_to_serve(Body)
+        body => erlmcp_native_beam_http_intake:to_serve(Intake)
     }.
 
 scheme(none) -> http;
 scheme(_) -> https.
 
-body_to_serve({complete, Whole} = Body) when byte_size(Whole) =< ?AHEAD -> Body;
-body_to_serve(_) -> pending.
-
-%% The time runs when the client is free to send it.
-body_deadline({pending, _}, false, #conn{config = #{options := Options}}) ->
-    now_ms() + maps:get(body_timeout_ms, Options);
-body_deadline(_, _, _) ->
-    infinity.
-
-unavailable(#{method := Method, keep := Keep}, Body, S) ->
-    Kept = Keep andalso is_complete(Body) andalso not S#conn.draining,
-    answer(503, retry_after(), <<>>, 0, Method, Kept, S).
-
-is_complete({complete, _}) -> true;
-is_complete(_) -> false.
+unavailable(#{method := Method, keep := Keep}, Intake, S) ->
+    Kept = Keep andalso erlmcp_native_beam_http_intake:kept(Intake) =:= yes,
+    answer(503, retry_after(), <<>>, 0, Method, Kept andalso not S#conn.draining, S).
 
 retry_after() -> <<"retry-after: 1\r\n">>.
 
@@ -312,67 +287,53 @@ refuse(Status, S) ->
 
 %% Bodies.
 
-read_body(From, _, #conn{exchange = #exchange{body = {complete, Whole}}} = S) ->
-    answer_call(From, {ok, Whole}),
-    S;
-read_body(From, _, #conn{exchange = #exchange{body = {failed, Why}}} = S) ->
-    answer_call(From, {error, Why}),
-    S;
-read_body(From, Timeout, #conn{buffer = Buffer} = S0) ->
-    #conn{exchange = #exchange{body_deadline = Limit} = E} = S = ask_for_body(S0),
-    Deadline = min(Limit, deadline(Timeout)),
-    collect(Buffer, S#conn{
-        buffer = <<>>, deadline = Deadline, exchange = E#exchange{reader = From}
-    }).
+read_body(From, Timeout, #conn{exchange = #exchange{intake = Intake0, stream = Stream} = E} = S0) ->
+    Limit = from_now(body_timeout_ms, S0),
+    {What, Intake} = erlmcp_native_beam_http_intake:read(From, deadline(Timeout), Limit, Intake0),
+    S = S0#conn{
+        exchange = E#exchange{intake = Intake},
+        deadline = erlmcp_native_beam_http_intake:deadline(Intake)
+    },
+    case What of
+        answered -> S;
+        ask when Stream =:= not_yet -> collect(S#conn.buffer, S#conn{buffer = <<>>, out = ask(S)});
+        _ -> collect(S#conn.buffer, S#conn{buffer = <<>>})
+    end.
 
-ask_for_body(#conn{exchange = #exchange{expect = true} = E, config = Config} = S) ->
-    #{options := #{body_timeout_ms := Timeout}} = Config,
-    Asked = E#exchange{expect = false, body_deadline = now_ms() + Timeout},
-    case E#exchange.stream of
-        not_yet -> write(erlmcp_native_beam_http_answer:continue(), 0, S#conn{exchange = Asked});
-        _ -> S#conn{exchange = Asked}
-    end;
-ask_for_body(S) ->
-    S.
+ask(#conn{out = Out} = S) ->
+    case erlmcp_native_beam_http_out:write(erlmcp_native_beam_http_answer:continue(), 0, Out) of
+        {ok, Asked} -> Asked;
+        {error, closed} -> gone(S)
+    end.
 
-%% An atom is larger than any number.
 deadline(infinity) -> infinity;
 deadline(Timeout) -> now_ms() + Timeout.
 
-collect(Data, #conn{exchange = #exchange{body = {pending, Body}, reader = From} = E} = S) ->
-    case erlmcp_native_beam_http_body:push(Data, Body) of
+collect(Data, #conn{exchange = #exchange{intake = Intake} = E, link = Link, number = N} = S) ->
+    case erlmcp_native_beam_http_intake:push(Data, Intake) of
         {more, More} ->
-            S#conn{exchange = E#exchange{body = {pending, More}}};
-        {done, Whole, Rest} ->
-            answer_call(From, {ok, Whole}),
-            read_up({complete, Whole}, S#conn{buffer = Rest});
-        {error, body_too_large} ->
-            answer_call(From, {error, body_too_large}),
-            read_up({failed, body_too_large}, S);
-        {error, Status} ->
+            S#conn{exchange = E#exchange{intake = More}};
+        {done, Rest, Whole} ->
+            S#conn{exchange = E#exchange{intake = Whole}, buffer = Rest, deadline = infinity};
+        {failed, Failed} ->
+            S#conn{exchange = E#exchange{intake = Failed}, deadline = infinity};
+        {bad, Status} ->
+            ok = erlmcp_native_beam_http_exchange:over(Link, N),
             bad_body(Status, S)
     end.
 
-read_up(Body, #conn{exchange = E} = S) ->
-    S#conn{deadline = infinity, exchange = E#exchange{body = Body, reader = none}}.
-
-bad_body(Status, #conn{exchange = #exchange{reader = From}, link = Link, number = N} = S) ->
-    ok = erlmcp_native_beam_http_exchange:over(Link, N),
-    answer_call(From, {error, closed}),
-    case S#conn.exchange of
-        #exchange{stream = not_yet} -> refuse(Status, release(S));
-        _ -> cut(S)
-    end.
+bad_body(Status, #conn{exchange = #exchange{stream = not_yet}} = S) -> refuse(Status, release(S));
+bad_body(_, S) -> cut(S).
 
 answer_call(From, Result) ->
     From ! {From, Result},
     ok.
 
-discard(Data, #conn{exchange = #exchange{body = {pending, Body}} = E} = S) ->
-    case erlmcp_native_beam_http_body:push(Data, Body) of
-        {more, More} -> S#conn{exchange = E#exchange{body = {pending, More}}};
-        {done, _, Rest} -> next(S#conn{buffer = Rest});
-        {error, _} -> close(S)
+discard(Data, #conn{exchange = #exchange{intake = Intake} = E} = S) ->
+    case erlmcp_native_beam_http_intake:push(Data, Intake) of
+        {more, More} -> S#conn{exchange = E#exchange{intake = More}};
+        {done, Rest, _} -> next(S#conn{buffer = Rest});
+        _ -> close(S)
     end.
 
 %% Answers.
@@ -394,14 +355,7 @@ release(#conn{exchange = #exchange{monitor = Monitor, stream = Stream}, config =
 
 keep(#conn{draining = true}) -> false;
 keep(#conn{exchange = #exchange{keep = false}}) -> false;
-keep(#conn{exchange = #exchange{body = {complete, _}}}) -> true;
-keep(#conn{exchange = #exchange{body = {failed, _}}}) -> false;
-keep(#conn{exchange = #exchange{expect = true}}) -> false;
-keep(#conn{exchange = #exchange{body = {pending, Body}}}) ->
-    case erlmcp_native_beam_http_body:left(Body) of
-        unknown -> true;
-        Left -> Left =< ?AHEAD
-    end.
+keep(#conn{exchange = #exchange{intake = I}}) -> erlmcp_native_beam_http_intake:kept(I) =/= no.
 
 answer(Status, Fields, Body, Size, Method, Keep, S0) ->
     HasBody = erlmcp_native_beam_http_answer:has_body(Method, Status),
@@ -415,41 +369,48 @@ framing(true, _, _, Size) -> {length, Size};
 framing(false, <<"HEAD">>, Status, Size) when Status =/= 204, Status =/= 304 -> {length, Size};
 framing(false, _, _, _) -> none.
 
-head(Status, Fields, Framing, Keep, #conn{clock = Clock} = S) ->
-    {_, Date} = Now = erlmcp_native_beam_http_answer:date(Clock),
-    About = #{date => Date, keep => Keep},
-    {erlmcp_native_beam_http_answer:head(Status, Fields, Framing, About), S#conn{clock = Now}}.
+head(Status, Fields, Framing, Keep, #conn{out = Out0} = S) ->
+    {Head, Out} = erlmcp_native_beam_http_out:head(Status, Fields, Framing, Keep, Out0),
+    {Head, S#conn{out = Out}}.
+
+write(Data, Size, #conn{out = Out} = S) ->
+    written(erlmcp_native_beam_http_out:write(Data, Size, Out), S).
+
+written({ok, Out}, S) -> S#conn{out = Out};
+written({error, closed}, S) -> gone(S).
 
 answered(false, S) ->
     close(S);
-answered(true, #conn{exchange = #exchange{body = {pending, Body}} = E} = S) ->
-    Limited = E#exchange{body = {pending, erlmcp_native_beam_http_body:limit(?AHEAD, Body)}},
-    discard(S#conn.buffer, S#conn{
-        phase = discarding, buffer = <<>>, exchange = Limited, deadline = E#exchange.body_deadline
-    });
-answered(true, S) ->
-    next(S).
-
-stream(From, Status, Fields, #conn{config = Config, exchange = E} = S) ->
-    #{counts := Counts, options := #{max_streams := Max}} = Config,
-    case E of
-        #exchange{stream = not_yet} ->
-            case erlmcp_native_beam_http_count:move(Counts, requests, streams, Max) of
-                ok -> begin_stream(From, Status, Fields, S);
-                full -> no_stream(From, S)
-            end;
-        _ ->
-            answer_call(From, {error, closed}),
-            S
+answered(true, #conn{exchange = none} = S) ->
+    next(S);
+answered(true, #conn{exchange = #exchange{intake = Intake} = E, buffer = Buffer} = S) ->
+    case erlmcp_native_beam_http_intake:kept(Intake) of
+        yes ->
+            next(S);
+        rest ->
+            {Rest, Deadline} = erlmcp_native_beam_http_intake:rest(Intake),
+            Discarding = E#exchange{intake = Rest},
+            discard(Buffer, S#conn{
+                phase = discarding, buffer = <<>>, exchange = Discarding, deadline = Deadline
+            })
     end.
 
-no_stream(From, #conn{link = Link, number = N, exchange = #exchange{method = Method}} = S) ->
-    ok = erlmcp_native_beam_http_exchange:over(Link, N),
+stream(From, Status, Fields, #conn{exchange = #exchange{stream = not_yet}} = S) ->
+    #{counts := Counts, options := #{max_streams := Max}} = S#conn.config,
+    case erlmcp_native_beam_http_count:move(Counts, requests, streams, Max) of
+        ok ->
+            answer_call(From, ok),
+            begin_stream(Status, Fields, S);
+        full ->
+            ok = erlmcp_native_beam_http_exchange:over(S#conn.link, S#conn.number),
+            answer_call(From, {error, closed}),
+            reply(503, retry_after(), <<>>, 0, S)
+    end;
+stream(From, _, _, S) ->
     answer_call(From, {error, closed}),
-    answer(503, retry_after(), <<>>, 0, Method, keep(S), release(S)).
+    S.
 
-begin_stream(From, Status, Fields, #conn{exchange = #exchange{method = Method} = E} = S0) ->
-    answer_call(From, ok),
+begin_stream(Status, Fields, #conn{exchange = #exchange{method = Method} = E} = S0) ->
     Framing =
         case {erlmcp_native_beam_http_answer:has_body(Method, Status), E#exchange.version} of
             {false, _} -> none;
@@ -460,37 +421,22 @@ begin_stream(From, Status, Fields, #conn{exchange = #exchange{method = Method} =
     {Head, S} = head(Status, Fields, Framing, Keep, S0),
     write(Head, 0, S#conn{exchange = E#exchange{stream = Framing, keep = Keep}}).
 
-part(Data, Size, #conn{exchange = #exchange{stream = Framing, out = Out} = E} = S0) ->
-    S = S0#conn{exchange = E#exchange{out = Out + Size}},
-    case Framing of
-        chunked -> settle(write(erlmcp_native_beam_http_answer:chunk(Data, Size), Size, S));
-        until_close -> settle(write(Data, Size, S));
-        none -> saw(0, S)
-    end.
+part(Data, Size, #conn{exchange = #exchange{stream = not_yet}} = S) ->
+    %% Nobody will read it.
+    part(Data, Size, none, S);
+part(Data, Size, #conn{exchange = #exchange{stream = Framing}} = S) ->
+    part(Data, Size, Framing, S).
 
-%% Half of what may wait was handed over since the queue was last looked at.
-settle(#conn{exchange = #exchange{out = Out}} = S) ->
-    case 2 * Out >= max_queued(S) of
-        true -> saw(erlmcp_native_beam_http_wire:pending(S#conn.wire), S);
-        false -> S
-    end.
-
-%% So much is in the socket's queue.
-saw(Pending, #conn{exchange = #exchange{out = Out} = E, link = Link} = S) ->
-    Left = min(Out, Pending),
-    ok = erlmcp_native_beam_http_exchange:left(Link, Out - Left),
-    S#conn{handed = Pending, exchange = E#exchange{out = Left}}.
+part(Data, Size, Framing, #conn{out = Out} = S) ->
+    written(erlmcp_native_beam_http_out:part(Data, Size, Framing, Out), S).
 
 finish(#conn{exchange = #exchange{stream = not_yet}} = S) ->
     died(S);
-finish(#conn{exchange = #exchange{stream = Framing}, link = Link} = S0) ->
-    S = release(S0),
-    ok = erlmcp_native_beam_http_exchange:reset(Link),
+finish(#conn{exchange = #exchange{stream = Framing}, out = Out} = S0) ->
+    S = release(S0#conn{out = erlmcp_native_beam_http_out:end_stream(Out)}),
     case Framing of
-        chunked ->
-            answered(keep(S), write(erlmcp_native_beam_http_answer:last_chunk(), 5, S));
-        _ ->
-            answered(keep(S), S)
+        chunked -> answered(keep(S), write(erlmcp_native_beam_http_answer:last_chunk(), 5, S));
+        _ -> answered(keep(S), S)
     end.
 
 died(#conn{exchange = #exchange{stream = not_yet, on_exit = Status}} = S) ->
@@ -500,88 +446,86 @@ died(S) ->
     cut(S).
 
 %% The peer must be able to see that something is missing.
-cut(#conn{exchange = #exchange{stream = until_close}, wire = Wire} = S) ->
+cut(#conn{exchange = #exchange{stream = until_close}, out = Out} = S) ->
     _ = release(S),
-    ok = erlmcp_native_beam_http_wire:abort(Wire),
+    ok = erlmcp_native_beam_http_out:abort(Out),
     exit(normal);
 cut(S) ->
     close(release(S)).
 
-write(Data, Size, #conn{wire = Wire, handed = Handed} = S) ->
-    case erlmcp_native_beam_http_wire:send(Wire, Data) of
-        ok -> S#conn{handed = Handed + Size};
-        {error, closed} -> gone(S)
-    end.
-
 %% The next request, unless the peer leaves too much unread.
-next(#conn{handed = Handed} = S) ->
-    case Handed >= max_queued(S) of
-        true -> look(?FIRST_LOOK_MS, S#conn{phase = flushing, deadline = idle_deadline(S)});
-        false -> go_on(S)
+next(#conn{out = Out0} = S0) ->
+    {HasRoom, Out} = erlmcp_native_beam_http_out:has_room(Out0),
+    S = S0#conn{out = Out},
+    case HasRoom of
+        true ->
+            go_on(S);
+        false ->
+            Deadline = from_now(idle_timeout_ms, S),
+            look_later(
+                erlmcp_native_beam_http_out:first_look(),
+                S#conn{phase = flushing, exchange = none, deadline = Deadline}
+            )
     end.
 
-flush(Pending, Ms, S) ->
-    case Pending >= max_queued(S) of
-        true -> look_later(Ms, S);
-        false -> go_on(S#conn{handed = Pending})
-    end.
-
-go_on(#conn{buffer = <<>>} = S) -> await(S);
+go_on(#conn{buffer = <<>>} = S) ->
+    await(S);
 go_on(#conn{buffer = Buffer} = S) ->
     case await(S#conn{buffer = <<>>}) of
         #conn{phase = head} = Ready -> data(Buffer, Ready);
         Closing -> Closing
     end.
 
-max_queued(#conn{config = #{options := #{max_stream_bytes := Max}}}) -> Max.
-
-idle_deadline(#conn{config = #{options := #{idle_timeout_ms := Idle}}}) -> now_ms() + Idle.
-
 %% Looking at the queue.
 
-look(Ms, #conn{wire = Wire} = S) ->
-    looked(erlmcp_native_beam_http_wire:pending(Wire), Ms, S).
-
-looked(Pending, Ms, #conn{phase = serving, exchange = #exchange{busy = true}} = S0) ->
-    #conn{exchange = E, link = Link, number = N} = S = saw(Pending, S0),
-    case 2 * erlmcp_native_beam_http_exchange:queued(Link) =< max_queued(S) of
+look(Ms, #conn{phase = serving, exchange = #exchange{busy = true} = E, out = Out0} = S0) ->
+    {HasRoom, Out} = erlmcp_native_beam_http_out:room(Out0),
+    S = S0#conn{out = Out},
+    case HasRoom of
         true ->
-            ok = erlmcp_native_beam_http_exchange:notice(E#exchange.pid, N, writable),
+            ok = erlmcp_native_beam_http_exchange:notice(E#exchange.pid, S#conn.number, writable),
             S#conn{exchange = E#exchange{busy = false}};
         false ->
             look_later(Ms, S)
     end;
-looked(Pending, Ms, #conn{phase = flushing} = S) ->
-    flush(Pending, Ms, S);
-looked(0, _, #conn{phase = closing, eof = true} = S) ->
-    gone(S);
-looked(0, _, #conn{phase = closing, shut = false, wire = Wire} = S) ->
-    ok = erlmcp_native_beam_http_wire:shutdown(Wire),
-    S#conn{shut = true, deadline = now_ms() + ?LINGER_MS};
-looked(_, Ms, #conn{phase = closing, shut = false} = S) ->
-    look_later(Ms, S);
-looked(_, _, S) ->
+look(Ms, #conn{phase = flushing, out = Out0} = S0) ->
+    {HasRoom, Out} = erlmcp_native_beam_http_out:has_room(Out0),
+    S = S0#conn{out = Out},
+    case HasRoom of
+        true -> go_on(S);
+        false -> look_later(Ms, S)
+    end;
+look(Ms, #conn{phase = closing, shut = false, out = Out0} = S0) ->
+    {Pending, Out} = erlmcp_native_beam_http_out:pending(Out0),
+    S = S0#conn{out = Out},
+    case {Pending, S} of
+        {0, #conn{eof = true}} -> gone(S);
+        {0, _} -> shut(S);
+        _ -> look_later(Ms, S)
+    end;
+look(_, S) ->
     S.
 
-look_later(Ms, #conn{looking = false} = S) ->
-    _ = erlang:send_after(Ms, self(), {look, Ms}),
-    S#conn{looking = true};
-look_later(_, S) ->
-    S.
+look_later(Ms, #conn{out = Out} = S) ->
+    S#conn{out = erlmcp_native_beam_http_out:look_later(Ms, Out)}.
 
 %% Ends.
 
 %% Our side is closed after what is queued, the other is given time.
-close(#conn{phase = closing} = S) ->
-    S;
 close(S) ->
-    Closing = S#conn{phase = closing, exchange = none, buffer = <<>>, deadline = idle_deadline(S)},
-    look(?FIRST_LOOK_MS, Closing).
+    Deadline = from_now(idle_timeout_ms, S),
+    Closing = S#conn{phase = closing, exchange = none, buffer = <<>>, deadline = Deadline},
+    look(erlmcp_native_beam_http_out:first_look(), Closing).
+
+shut(#conn{out = Out} = S) ->
+    ok = erlmcp_native_beam_http_out:shutdown(Out),
+    S#conn{shut = true, deadline = now_ms() + ?LINGER_MS}.
 
 %% A client that waits for an answer and has closed its side is taken for gone; what was answered
 %% is still sent.
 ended(#conn{phase = serving} = S) -> gone(S);
 ended(#conn{phase = closing, shut = true} = S) -> gone(S);
+ended(#conn{phase = closing} = S) -> look(erlmcp_native_beam_http_out:first_look(), S);
 ended(S) -> close(S).
 
 drained(#conn{phase = head, parser = Parser} = S) ->
@@ -597,38 +541,38 @@ expired(#conn{phase = head, parser = Parser} = S) ->
         true -> close(S);
         false -> refuse(408, S)
     end;
-expired(#conn{phase = serving, exchange = #exchange{reader = From} = E} = S) when From =/= none ->
-    answer_call(From, {error, timeout}),
-    Waiting = S#conn{deadline = infinity, exchange = E#exchange{reader = none}},
-    case now_ms() >= E#exchange.body_deadline of
-        true -> read_up({failed, timeout}, Waiting);
-        false -> Waiting
-    end;
+expired(#conn{phase = serving, exchange = #exchange{intake = Intake} = E} = S) ->
+    Expired = E#exchange{intake = erlmcp_native_beam_http_intake:expired(Intake)},
+    S#conn{deadline = infinity, exchange = Expired};
 expired(#conn{phase = discarding} = S) ->
     close(S);
-expired(#conn{wire = Wire}) ->
-    ok = erlmcp_native_beam_http_wire:close(Wire),
+expired(#conn{out = Out}) ->
+    ok = erlmcp_native_beam_http_out:close(Out),
     exit(normal).
 
 -spec gone(#conn{}) -> no_return().
-gone(#conn{wire = Wire} = S) ->
-    tell_gone(S),
-    ok = erlmcp_native_beam_http_wire:close(Wire),
+gone(#conn{out = Out} = S) ->
+    ok = tell_gone(S),
+    ok = erlmcp_native_beam_http_out:close(Out),
     exit(normal).
 
 -spec stop(#conn{}) -> no_return().
-stop(#conn{wire = Wire} = S) ->
-    tell_gone(S),
-    ok = erlmcp_native_beam_http_wire:abort(Wire),
+stop(#conn{out = Out} = S) ->
+    ok = tell_gone(S),
+    ok = erlmcp_native_beam_http_out:abort(Out),
     exit(normal).
 
-tell_gone(#conn{phase = serving, exchange = #exchange{pid = Pid}} = S) ->
+tell_gone(#conn{phase = serving, exchange = #exchange{pid = Pid} = E} = S) ->
     #conn{link = Link, number = N} = S,
     ok = erlmcp_native_beam_http_exchange:gone(Link, N),
+    ok = erlmcp_native_beam_http_intake:closed(E#exchange.intake),
     _ = release(S),
-    case wish(N, S#conn.exchange#exchange.on_gone) of
-        exit -> exit(Pid, {shutdown, gone});
-        notice -> erlmcp_native_beam_http_exchange:notice(Pid, N, gone)
+    case wish(N, E#exchange.on_gone) of
+        exit ->
+            true = exit(Pid, {shutdown, gone}),
+            ok;
+        notice ->
+            erlmcp_native_beam_http_exchange:notice(Pid, N, gone)
     end;
 tell_gone(_) ->
     ok.
@@ -639,5 +583,8 @@ wish(N, Last) ->
         {on_gone, N, What} -> wish(N, What)
     after 0 -> Last
     end.
+
+from_now(Timeout, #conn{config = #{options := Options}}) ->
+    now_ms() + maps:get(Timeout, Options).
 
 now_ms() -> erlang:monotonic_time(millisecond).
