@@ -13,7 +13,8 @@
     {ok, iodata()} | {error, erlmcp_native:reason()}.
 encode(#{method := Method, target := Target, headers := Headers, body := Body}, Route) ->
     #{authority := Authority, prefix := Prefix, fields := Common} = Route,
-    case {is_token(Method), is_target(Target), fields(Headers, [])} of
+    IsMethod = erlmcp_native_beam_http_syntax:is_token(Method),
+    case {IsMethod, is_target(Target), fields(Headers, [])} of
         {true, true, {ok, Fields}} ->
             Start = [Method, $\s, Prefix, Target, " HTTP/1.1\r\nhost: ", Authority, "\r\n"],
             {ok, [Start, Common, Fields, payload(Method, Body)]};
@@ -33,7 +34,8 @@ payload(_, Body) ->
     [<<"content-length: ">>, integer_to_binary(iolist_size(Body)), <<"\r\n\r\n">>, Body].
 
 fields([{Name, Value} = Field | Fields], Acc) when is_binary(Name) ->
-    case is_token(Name) andalso not is_ours(string:lowercase(Name)) andalso is_value(Value) of
+    IsName = erlmcp_native_beam_http_syntax:is_token(Name),
+    case IsName andalso not is_ours(Name) andalso is_value(Value) of
         true -> fields(Fields, [Acc, Name, <<": ">>, Value, <<"\r\n">>]);
         false -> {error, Field}
     end;
@@ -42,23 +44,21 @@ fields([], Acc) ->
 fields([Field | _], _) ->
     {error, Field}.
 
-is_ours(<<"host">>) -> true;
-is_ours(<<"content-length">>) -> true;
-is_ours(<<"transfer-encoding">>) -> true;
-is_ours(<<"connection">>) -> true;
+%% Few names are as long as one of these.
+is_ours(Name) when byte_size(Name) =:= 4 -> lowercase(Name) =:= <<"host">>;
+is_ours(Name) when byte_size(Name) =:= 10 -> lowercase(Name) =:= <<"connection">>;
+is_ours(Name) when byte_size(Name) =:= 14 -> lowercase(Name) =:= <<"content-length">>;
+is_ours(Name) when byte_size(Name) =:= 17 -> lowercase(Name) =:= <<"transfer-encoding">>;
 is_ours(_) -> false.
+
+lowercase(Name) -> erlmcp_native_beam_http_head:lowercase(Name).
 
 is_value(Value) ->
     try iolist_to_binary(Value) of
-        Bytes -> is_text(Bytes)
+        Bytes -> erlmcp_native_beam_http_syntax:is_value(Bytes)
     catch
         error:badarg -> false
     end.
-
-%% What could end a line, or be taken for its end.
-is_text(<<C, Rest/binary>>) when C >= $\s, C =/= 127; C =:= $\t -> is_text(Rest);
-is_text(<<>>) -> true;
-is_text(_) -> false.
 
 is_target(<<"*">>) -> true;
 is_target(<<"/", Rest/binary>>) -> is_visible(Rest);
@@ -67,18 +67,6 @@ is_target(_) -> false.
 is_visible(<<C, Rest/binary>>) when C > $\s, C < 127 -> is_visible(Rest);
 is_visible(<<>>) -> true;
 is_visible(_) -> false.
-
-is_token(Token) when is_binary(Token), Token =/= <<>> -> is_token_rest(Token);
-is_token(_) -> false.
-
-is_token_rest(<<C, Rest/binary>>) when
-    C >= $a, C =< $z; C >= $A, C =< $Z; C >= $0, C =< $9; C =:= $-; C =:= $_; C =:= $!; C =:= $#;
-    C =:= $$; C =:= $%; C =:= $&; C =:= $'; C =:= $*; C =:= $+; C =:= $.; C =:= $^; C =:= $`;
-    C =:= $|; C =:= $~
-->
-    is_token_rest(Rest);
-is_token_rest(Rest) ->
-    Rest =:= <<>>.
 
 %% @doc What the requests to an origin have in common; an error if its name is not one.
 -spec route(
@@ -120,7 +108,7 @@ is_host(Host) ->
     is_visible(Host) andalso binary:match(Host, [<<C>> || C <- "/?#@[]\\"]) =:= nomatch.
 
 proxy_fields(#{authorization := Value}) when is_binary(Value) ->
-    case is_text(Value) of
+    case erlmcp_native_beam_http_syntax:is_value(Value) of
         true -> [<<"proxy-authorization: ">>, Value, <<"\r\n">>];
         false -> error
     end;

@@ -131,7 +131,7 @@ status(_) ->
 
 %% Some servers leave out the space before a reason phrase that is empty.
 reason(<<>>) -> true;
-reason(<<" ", Text/binary>>) -> is_text(Text);
+reason(<<" ", Text/binary>>) -> erlmcp_native_beam_http_syntax:is_value(Text);
 reason(_) -> false.
 
 fields([Line | Lines], Acc, Minor, Status) ->
@@ -144,43 +144,20 @@ fields([], Acc, Minor, Status) ->
 
 field(Line) ->
     case binary:split(Line, <<":">>) of
-        [Name, Value] when Name =/= <<>> ->
-            case is_token(Name) andalso is_text(Value) of
-                true -> {lower(Name), trim(Value)};
-                false -> fault
-            end;
-        _ ->
-            fault
+        [Name, Value] -> field(Name, Value);
+        [_] -> fault
     end.
 
-is_token(<<C, Rest/binary>>) when
-    C >= $a, C =< $z; C >= $A, C =< $Z; C >= $0, C =< $9; C =:= $-; C =:= $_; C =:= $!; C =:= $#;
-    C =:= $$; C =:= $%; C =:= $&; C =:= $'; C =:= $*; C =:= $+; C =:= $.; C =:= $^; C =:= $`;
-    C =:= $|; C =:= $~
-->
-    is_token(Rest);
-is_token(<<>>) -> true;
-is_token(_) -> false.
+field(Name, Value) ->
+    case
+        erlmcp_native_beam_http_syntax:is_token(Name) andalso
+            erlmcp_native_beam_http_syntax:is_value(Value)
+    of
+        true -> {lowercase(Name), erlmcp_native_beam_http_syntax:trim(Value)};
+        false -> fault
+    end.
 
-is_text(<<C, Rest/binary>>) when C >= $\s, C =/= 127; C =:= $\t -> is_text(Rest);
-is_text(<<>>) -> true;
-is_text(_) -> false.
-
-lower(Bytes) -> <<<<(lower_char(C))>> || <<C>> <= Bytes>>.
-
-lower_char(C) when C >= $A, C =< $Z -> C + 32;
-lower_char(C) -> C.
-
-trim(<<C, Rest/binary>>) when C =:= $\s; C =:= $\t -> trim(Rest);
-trim(Value) -> trim_end(Value, byte_size(Value)).
-
-trim_end(Value, Size) when Size > 0 ->
-    case binary:at(Value, Size - 1) of
-        C when C =:= $\s; C =:= $\t -> trim_end(Value, Size - 1);
-        _ -> binary:part(Value, 0, Size)
-    end;
-trim_end(_, 0) ->
-    <<>>.
+lowercase(Bytes) -> erlmcp_native_beam_http_head:lowercase(Bytes).
 
 %% How long the body is (RFC 9112, 6.3).
 framing(Minor, Status, Headers, #response{method = Method}) ->
@@ -234,6 +211,9 @@ digits(_) ->
     fault.
 
 tokens(Name, Headers) ->
-    [lower(trim(Token)) || {N, V} <- Headers, N =:= Name, Token <- split(V)].
+    [
+        lowercase(erlmcp_native_beam_http_syntax:trim(Token))
+     || {N, V} <- Headers, N =:= Name, Token <- split(V)
+    ].
 
 split(Value) -> binary:split(Value, <<",">>, [global]).
