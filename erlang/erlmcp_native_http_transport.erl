@@ -288,7 +288,7 @@ info(#state{module = Module, shape = Shape, core = Core, options = Options} = St
     (Module:info(Shape))#{
         type => http,
         status => by_phase(connected, connecting, State),
-        config => maps:without([headers, ssl_options, tls], Given),
+        config => Given,
         connection => Connection#{connected => State#state.connected},
         guard =>
             case State#state.guard of

@@ -32,7 +32,7 @@
     type := http,
     given := map()
 }.
-%% `given': as the user wrote them.
+%% `given': as the user wrote them, without what may hold secrets: the registry shows it to all.
 
 -type reason() :: {invalid_config, {missing_required_fields, [atom()]} | {option, term(), term()}}.
 
@@ -61,7 +61,7 @@ defaults(Given) ->
         register => true,
         guard => auto,
         type => http,
-        given => Given
+        given => maps:without([headers, ssl_options, tls, proxy], Given)
     }.
 
 client(Url, Client, Own) ->
