@@ -34,22 +34,28 @@ payload(_, Body) ->
     [<<"content-length: ">>, integer_to_binary(iolist_size(Body)), <<"\r\n\r\n">>, Body].
 
 fields([{Name, Value} = Field | Fields], Acc) when is_binary(Name) ->
-    IsName = erlmcp_native_beam_http_syntax:is_token(Name),
-    case IsName andalso not is_ours(Name) andalso is_value(Value) of
-        true -> fields(Fields, [Acc, Name, <<": ">>, Value, <<"\r\n">>]);
-        false -> {error, Field}
+    case {erlmcp_native_beam_http_syntax:is_token(Name) andalso is_value(Value), is_ours(Name)} of
+        {true, false} -> fields(Fields, [Acc, Name, <<": ">>, Value, <<"\r\n">>]);
+        {true, true} -> fields(Fields, Acc);
+        {false, _} -> {error, Field}
     end;
 fields([], Acc) ->
     {ok, Acc};
 fields([Field | _], _) ->
     {error, Field}.
 
-%% Few names are as long as one of these.
-is_ours(Name) when byte_size(Name) =:= 4 -> lowercase(Name) =:= <<"host">>;
-is_ours(Name) when byte_size(Name) =:= 10 -> lowercase(Name) =:= <<"connection">>;
-is_ours(Name) when byte_size(Name) =:= 14 -> lowercase(Name) =:= <<"content-length">>;
-is_ours(Name) when byte_size(Name) =:= 17 -> lowercase(Name) =:= <<"transfer-encoding">>;
-is_ours(_) -> false.
+%% What says how a request is sent is left out. Few names are as long as one of these.
+is_ours(Name) ->
+    case byte_size(Name) of
+        2 -> lowercase(Name) =:= <<"te">>;
+        4 -> lowercase(Name) =:= <<"host">>;
+        7 -> lowercase(Name) =:= <<"upgrade">>;
+        10 -> lists:member(lowercase(Name), [<<"connection">>, <<"keep-alive">>]);
+        14 -> lowercase(Name) =:= <<"content-length">>;
+        16 -> lowercase(Name) =:= <<"proxy-connection">>;
+        17 -> lowercase(Name) =:= <<"transfer-encoding">>;
+        _ -> false
+    end.
 
 lowercase(Name) -> erlmcp_native_beam_http_head:lowercase(Name).
 

@@ -431,7 +431,13 @@ request_as_it_was_meant(Config) ->
         http_peers:wait(never)
     end),
     start(Config, Port),
-    Headers = [{<<"accept">>, <<"text/event-stream">>}, {<<"x-list">>, ["a", <<"b">>, $c]}],
+    %% What is the path's business is left to it.
+    Ours = [<<"Host">>, <<"content-length">>, <<"Transfer-Encoding">>, <<"connection">>],
+    Headers = [
+        {<<"accept">>, <<"text/event-stream">>},
+        {<<"x-list">>, ["a", <<"b">>, $c]}
+        | [{Name, <<"7">>} || Name <- Ours]
+    ],
     Requests = [
         (get_request())#{target := <<"/a/b?c=d&e">>, headers := Headers},
         post(["{", <<"}">>]),
@@ -441,7 +447,7 @@ request_as_it_was_meant(Config) ->
     Host = iolist_to_binary(["127.0.0.1:", integer_to_list(Port)]),
     [Get, Post, Delete] = [Request || #{line := _} = Request <- told()],
     ?assertMatch(#{line := <<"GET /a/b?c=d&e HTTP/1.1">>, body := <<>>}, Get),
-    ?assertEqual(Host, header(<<"host">>, Get)),
+    ?assertEqual([Host], proplists:get_all_values(<<"host">>, maps:get(headers, Get))),
     ?assertEqual(<<"text/event-stream">>, header(<<"accept">>, Get)),
     ?assertEqual(<<"abc">>, header(<<"x-list">>, Get)),
     ?assertEqual(none, header(<<"content-length">>, Get)),
