@@ -25,6 +25,16 @@
     metrics_read/0
 ]).
 -export([
+    http_client_open/2,
+    http_client_request/5,
+    http_client_request_large/5,
+    http_client_events/2,
+    http_client_take/3,
+    http_client_cancel/2,
+    http_client_info/1,
+    http_client_close/1
+]).
+-export([
     json_words/0,
     json_decode/6,
     json_decode_dirty/6,
@@ -52,12 +62,13 @@
     http_on_exit/2
 ]).
 
--export_type([connection/0, listener/0, http_listener/0, http_exchange/0]).
+-export_type([connection/0, listener/0, http_listener/0, http_exchange/0, http_client/0]).
 
 -opaque connection() :: reference().
 -opaque listener() :: reference().
 -opaque http_listener() :: reference().
 -opaque http_exchange() :: reference().
+-opaque http_client() :: reference().
 
 -define(NOT_LOADED, erlang:nif_error(not_loaded)).
 
@@ -115,6 +126,58 @@ listener_sockname(_Listener) -> ?NOT_LOADED.
 %% @doc Stops listening.
 -spec listener_close(listener()) -> ok.
 listener_close(_Listener) -> ?NOT_LOADED.
+
+%% @doc Makes a pool for an origin; notices name it by the number.
+-spec http_client_open(
+    erlmcp_native_http_client_path:origin(), erlmcp_native_http_options:client()
+) ->
+    {ok, non_neg_integer(), http_client()} | {error, erlmcp_native:reason()}.
+http_client_open(_Origin, _Options) -> ?NOT_LOADED.
+
+%% @doc Sends or queues a request of moderate size.
+-spec http_client_request(
+    http_client(),
+    {Method :: binary(), Target :: binary()},
+    [{binary(), iodata()}],
+    iodata() | none,
+    {timeout(), Total :: timeout()}
+) ->
+    {ok, non_neg_integer()} | {error, busy | erlmcp_native:reason()}.
+http_client_request(_Client, _Start, _Headers, _Body, _Timeouts) -> ?NOT_LOADED.
+
+%% @doc Sends or queues a request of any size, on a dirty scheduler.
+-spec http_client_request_large(
+    http_client(),
+    {Method :: binary(), Target :: binary()},
+    [{binary(), iodata()}],
+    iodata() | none,
+    {timeout(), Total :: timeout()}
+) ->
+    {ok, non_neg_integer()} | {error, busy | erlmcp_native:reason()}.
+http_client_request_large(_Client, _Start, _Headers, _Body, _Timeouts) -> ?NOT_LOADED.
+
+%% @doc The events that a notice of a request stands for.
+-spec http_client_events(http_client(), non_neg_integer()) ->
+    [erlmcp_native_http_client_path:event()].
+http_client_events(_Client, _Request) -> ?NOT_LOADED.
+
+%% @doc See `erlmcp_native_http_client_path:take/3'.
+-spec http_client_take(http_client(), non_neg_integer(), non_neg_integer()) ->
+    {[binary()], more | armed | done | {failed, erlmcp_native_http_client_path:failure()}}.
+http_client_take(_Client, _Request, _MaxBytes) -> ?NOT_LOADED.
+
+%% @doc Stops a request.
+-spec http_client_cancel(http_client(), non_neg_integer()) -> ok.
+http_client_cancel(_Client, _Request) -> ?NOT_LOADED.
+
+%% @doc Connections, requests under way, and requests that wait.
+-spec http_client_info(http_client()) ->
+    {non_neg_integer(), non_neg_integer(), non_neg_integer()}.
+http_client_info(_Client) -> ?NOT_LOADED.
+
+%% @doc Stops all requests and closes all connections.
+-spec http_client_close(http_client()) -> ok.
+http_client_close(_Client) -> ?NOT_LOADED.
 
 %% @doc Sets the number of runtime threads; `false' if the runtime runs already.
 -spec set_workers(1..1024) -> boolean().

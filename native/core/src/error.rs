@@ -76,6 +76,12 @@ impl std::error::Error for Error {}
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
+        Error::from(&error)
+    }
+}
+
+impl From<&io::Error> for Error {
+    fn from(error: &io::Error) -> Self {
         if let Some(tls) = error
             .get_ref()
             .and_then(|e| e.downcast_ref::<rustls::Error>())

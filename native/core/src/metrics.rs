@@ -93,5 +93,6 @@ metrics! {
     native_http_exchanges: Gauge, "HTTP requests that a task or an Erlang process holds";
     http_requests: Counter, "HTTP requests received";
     http_refused: Counter, "HTTP requests refused by the core, malformed ones included";
+    http_client_requests: Counter, "Requests of HTTP clients, queued ones included";
     panics: Counter, "Tasks that ended in a panic";
 }

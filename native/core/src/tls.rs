@@ -80,23 +80,53 @@ pub(crate) async fn connect(
     host: Option<String>,
     limit: std::time::Duration,
 ) -> Result<TlsStream<Stream>, Error> {
-    let name = match options.server_name.clone().or(host) {
-        Some(name) => ServerName::try_from(name),
-        // A Unix-domain socket has no name to check; without verification none is needed.
-        None if options.verify => return Err(Error::Tls(TlsError::HostnameMismatch)),
-        None => ServerName::try_from("localhost".to_owned()),
-    };
-    let name = name.map_err(|_| Error::Tls(TlsError::HostnameMismatch))?;
     let tls = options.clone();
-    let config = tokio::task::spawn_blocking(move || client_config(&tls));
-    let config = config.await.map_err(|_| Error::Panic)??;
-    match timeout(limit, TlsConnector::from(config).connect(name, stream)).await {
-        Ok(result) => Ok(TlsStream::from(result?)),
-        Err(_) => Err(Error::Tls(TlsError::Timeout)),
+    let connector = tokio::task::spawn_blocking(move || Connector::new(&tls, host, &[]));
+    let connector = connector.await.map_err(|_| Error::Panic)??;
+    connector.connect(stream, limit).await
+}
+
+/// A client's side, made once for all connections to the same host.
+pub(crate) struct Connector {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// Reads the files and makes the configuration. The protocols are those to offer by ALPN.
+    pub(crate) fn new(
+        options: &Tls,
+        host: Option<String>,
+        protocols: &[&[u8]],
+    ) -> Result<Self, Error> {
+        let name = match options.server_name.clone().or(host) {
+            Some(name) => ServerName::try_from(name),
+            // A Unix-domain socket has no name to check; without verification none is needed.
+            None if options.verify => return Err(Error::Tls(TlsError::HostnameMismatch)),
+            None => ServerName::try_from("localhost".to_owned()),
+        };
+        let mut config = client_config(options)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            name: name.map_err(|_| Error::Tls(TlsError::HostnameMismatch))?,
+        })
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        stream: Stream,
+        limit: std::time::Duration,
+    ) -> Result<TlsStream<Stream>, Error> {
+        let handshake = self.connector.connect(self.name.clone(), stream);
+        match timeout(limit, handshake).await {
+            Ok(result) => Ok(TlsStream::from(result?)),
+            Err(_) => Err(Error::Tls(TlsError::Timeout)),
+        }
     }
 }
 
-fn client_config(options: &Tls) -> Result<Arc<ClientConfig>, Error> {
+fn client_config(options: &Tls) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(options))
         .map_err(|e| Error::Tls(TlsError::from(&e)))?;
@@ -116,7 +146,7 @@ fn client_config(options: &Tls) -> Result<Arc<ClientConfig>, Error> {
         }
         None => builder.with_no_client_auth(),
     };
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn provider() -> Arc<CryptoProvider> {

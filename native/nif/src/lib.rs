@@ -4,6 +4,7 @@
 //! the VM's own means, and resources close what they hold when they are collected.
 
 mod connection;
+mod http_client;
 mod http_exchange;
 mod http_server;
 mod http_terms;
@@ -24,6 +25,7 @@ fn load(env: Env<'_>, _info: Term<'_>) -> bool {
     env.register::<connection::ConnectionResource>().is_ok()
         && env.register::<connection::Block>().is_ok()
         && env.register::<listener::ListenerResource>().is_ok()
+        && env.register::<http_client::ClientResource>().is_ok()
         && env.register::<http_server::ServerResource>().is_ok()
         && env.register::<http_exchange::ExchangeResource>().is_ok()
 }

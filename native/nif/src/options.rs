@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use erlmcp_core::frame::Framing;
 use erlmcp_core::http;
+use erlmcp_core::http::client::{Options as HttpClient, Proxy};
 use erlmcp_core::options::{Dial, Endpoint, Identity, Limits, OnOversize, Tcp, Tls};
 use rustler::{Atom, Binary, Decoder, Error, NifMap, NifResult, Term};
 
 mod atoms {
     rustler::atoms! { any, close, discard, host, length4, line, none, path, peer, port, system,
-    from_endpoint, http1, http2, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
+    from_endpoint, http, http1, http2, https, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
 }
 
 #[derive(NifMap)]
@@ -175,6 +176,56 @@ pub(crate) fn endpoint(term: Term<'_>) -> NifResult<Endpoint> {
         Ok(name) => Ok(Endpoint::Name(name, port)),
         Err(_) => Ok(Endpoint::Ip(ip(host)?, port)),
     }
+}
+
+/// An origin and the options of a client of it.
+pub(crate) fn http_client(origin: Term<'_>, options: Term<'_>) -> NifResult<HttpClient> {
+    let number = |key: &str| -> NifResult<usize> { get(options, key)?.decode() };
+    let ms = |key: &str| -> NifResult<Duration> {
+        let value: u64 = get(options, key)?.decode()?;
+        Ok(Duration::from_millis(value))
+    };
+    let protocols: Vec<Atom> = get(options, "protocols")?.decode()?;
+    let https = choice(
+        get(origin, "scheme")?.decode()?,
+        [(atoms::http(), false), (atoms::https(), true)],
+    )?;
+    let tls = if https {
+        Some(tls(options)?.ok_or(Error::BadArg)?)
+    } else {
+        None
+    };
+    Ok(HttpClient {
+        host: text(get(origin, "host")?)?,
+        port: get(origin, "port")?.decode()?,
+        tls,
+        http1: protocols.contains(&atoms::http1()),
+        http2: protocols.contains(&atoms::http2()),
+        max_connections: number("max_connections")?,
+        max_queue: number("max_queue")?,
+        max_head: number("max_head_bytes")?,
+        high_water: number("high_water_bytes")?,
+        idle_timeout: ms("idle_timeout_ms")?,
+        dial: dial(options)?,
+        tcp: tcp(options)?,
+        handshake_timeout: ms("handshake_timeout_ms")?,
+        proxy: proxy(get(options, "proxy")?)?,
+    })
+}
+
+fn proxy(term: Term<'_>) -> NifResult<Option<Proxy>> {
+    if term
+        .decode::<Atom>()
+        .is_ok_and(|atom| atom == atoms::none())
+    {
+        return Ok(None);
+    }
+    let authorization = text_or(get(term, "authorization")?, atoms::none())?;
+    Ok(Some(Proxy {
+        host: text(get(term, "host")?)?,
+        port: get(term, "port")?.decode()?,
+        authorization: authorization.map(String::into_bytes),
+    }))
 }
 
 fn get<'a>(map: Term<'a>, key: &str) -> NifResult<Term<'a>> {

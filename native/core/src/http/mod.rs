@@ -7,6 +7,7 @@ mod server_exchange;
 mod server_io;
 mod server_service;
 
+pub mod client;
 pub mod server;
 
 pub use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, request};

@@ -1,0 +1,263 @@
+//! A request and its answer, between a connection and the owner.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Mutex;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{Failure, Head, News, Taken};
+use crate::error::Error;
+use crate::sync::lock;
+
+/// What keeping a part costs beside its bytes.
+const PART: usize = size_of::<Bytes>();
+
+pub(crate) struct Exchange {
+    pub(crate) id: u64,
+    /// RFC 9110, 9.2.2.
+    pub(crate) idempotent: bool,
+    high_water: usize,
+    timeout: Option<Duration>,
+    over_at: Option<Instant>,
+    state: Mutex<State>,
+}
+
+struct State {
+    sent: bool,
+    /// Nobody wants the answer any more.
+    stopped: bool,
+    /// When the wait for the head or for the next part began.
+    since: Instant,
+    head: Option<Head>,
+    answered: bool,
+    parts: VecDeque<Bytes>,
+    waiting: usize,
+    /// The connection reads nothing until there is room.
+    paused: bool,
+    end: Option<Result<(), Failure>>,
+    /// The owner is to be told of the next news.
+    armed: bool,
+    /// The owner knows that there is something to take.
+    readable: bool,
+    /// The connection that works on it.
+    waker: Option<Waker>,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        id: u64,
+        idempotent: bool,
+        high_water: usize,
+        timeout: Option<Duration>,
+        total: Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            idempotent,
+            high_water,
+            timeout,
+            over_at: total.and_then(|total| now.checked_add(total)),
+            state: Mutex::new(State {
+                sent: false,
+                stopped: false,
+                since: now,
+                head: None,
+                answered: false,
+                parts: VecDeque::new(),
+                waiting: 0,
+                paused: false,
+                end: None,
+                armed: true,
+                readable: false,
+                waker: None,
+            }),
+        }
+    }
+
+    /// Is given to a connection, unless it is over.
+    pub(crate) fn begin(&self, waker: &Waker) -> bool {
+        let mut state = lock(&self.state);
+        if state.stopped {
+            return false;
+        }
+        state.sent = true;
+        state.waker = Some(waker.clone());
+        true
+    }
+
+    /// Was not sent after all, and waits again.
+    pub(crate) fn give_back(&self) {
+        let mut state = lock(&self.state);
+        state.sent = false;
+        state.waker = None;
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        lock(&self.state).stopped
+    }
+
+    pub(crate) fn set_head(&self, status: u16, headers: HeaderMap) {
+        let mut state = lock(&self.state);
+        state.since = Instant::now();
+        state.answered = true;
+        state.head = Some(Head { status, headers });
+    }
+
+    pub(crate) fn push(&self, part: Bytes) {
+        if part.is_empty() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.since = Instant::now();
+        state.waiting += part.len() + PART;
+        state.parts.push_back(part);
+    }
+
+    /// Whether to read on. If not, the connection is woken when there is room again.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.paused = state.waiting >= self.high_water;
+        !state.paused
+    }
+
+    /// The first end counts.
+    pub(crate) fn end(&self, result: Result<(), Failure>) {
+        lock(&self.state).end(result);
+    }
+
+    /// Whether the owner is to be told, which it is once.
+    pub(crate) fn tell(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.has_news() && mem::take(&mut state.armed)
+    }
+
+    /// What the owner has not heard of, and whether the request is over with it.
+    pub(crate) fn news(&self) -> (Vec<News>, bool) {
+        let mut state = lock(&self.state);
+        let mut news = Vec::new();
+        if let Some(head) = state.head.take() {
+            news.push(News::Head(head));
+        }
+        if let (false, Some(Err(failure))) = (state.answered, state.end) {
+            news.push(News::Failed(failure));
+            return (news, true);
+        }
+        if state.has_body() {
+            if !mem::replace(&mut state.readable, true) {
+                news.push(News::Readable);
+            }
+        } else {
+            state.armed = true;
+        }
+        (news, false)
+    }
+
+    /// Takes parts, beyond the first at most `max_bytes` and at most `max_parts` in all. The waker
+    /// is that of a connection that can read on.
+    pub(crate) fn take(
+        &self,
+        max_parts: usize,
+        max_bytes: usize,
+    ) -> (Vec<Bytes>, Taken, Option<Waker>) {
+        let mut state = lock(&self.state);
+        let mut parts = Vec::new();
+        let mut left = max_bytes;
+        while parts.len() < max_parts {
+            match state.parts.pop_front() {
+                Some(part) if parts.is_empty() || part.len() <= left => {
+                    left = left.saturating_sub(part.len());
+                    state.waiting = state.waiting.saturating_sub(part.len() + PART);
+                    parts.push(part);
+                }
+                Some(part) => {
+                    state.parts.push_front(part);
+                    break;
+                }
+                None => break,
+            }
+        }
+        let waker = if state.paused && state.waiting < self.high_water {
+            state.paused = false;
+            state.since = Instant::now();
+            state.waker.clone()
+        } else {
+            None
+        };
+        (parts, state.settle(), waker)
+    }
+
+    /// Stops it and returns the waker of the connection that works on it. `Some` result: the owner
+    /// is to learn of it.
+    pub(crate) fn stop(&self, result: Option<Failure>) -> Option<Waker> {
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        let waker = state.waker.take();
+        match result {
+            Some(failure) => state.end(Err(failure)),
+            None => state.armed = false,
+        }
+        waker
+    }
+
+    /// When its time will be over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        if state.end.is_some() || state.stopped {
+            return None;
+        }
+        let wait = match self.timeout {
+            Some(timeout) if !state.paused => state.since.checked_add(timeout),
+            _ => None,
+        };
+        match (wait, self.over_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// What it fails with when its time is over.
+    pub(crate) fn overdue(&self) -> Failure {
+        Failure::new(Error::Timeout, !lock(&self.state).sent)
+    }
+}
+
+impl State {
+    fn end(&mut self, result: Result<(), Failure>) {
+        self.waker = None;
+        self.paused = false;
+        self.end.get_or_insert(result);
+    }
+
+    fn has_body(&self) -> bool {
+        self.answered && (!self.parts.is_empty() || self.end.is_some())
+    }
+
+    fn has_news(&self) -> bool {
+        self.head.is_some() || self.has_body() || self.end.is_some()
+    }
+
+    fn settle(&mut self) -> Taken {
+        if !self.parts.is_empty() {
+            return Taken::More;
+        }
+        match self.end {
+            // A failure without an answer is told of as news.
+            Some(Err(failure)) if self.answered => Taken::Failed(failure),
+            Some(Ok(())) => Taken::Done,
+            _ => {
+                if !self.has_news() {
+                    self.armed = true;
+                }
+                self.readable = false;
+                // Room for a burst is not kept through quiet times.
+                self.parts = VecDeque::new();
+                Taken::Armed
+            }
+        }
+    }
+}
