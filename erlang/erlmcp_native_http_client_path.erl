@@ -28,8 +28,8 @@
     total_timeout_ms := timeout()
 }.
 %% `target' is the path and query. `host', `content-length', `transfer-encoding' and `connection'
-%% are the path's business, and left out where they are given. `timeout_ms' bounds the time to the head of the answer and then each
-%% wait for more of its body; `total_timeout_ms' the whole.
+%% are the path's business, and left out where they are given. `timeout_ms' bounds the time to the
+%% head of the answer and then each wait for more of its body; `total_timeout_ms' the whole.
 
 -type event() ::
     {head, id(), Status :: 100..599, [{Name :: binary(), Value :: binary()}]}

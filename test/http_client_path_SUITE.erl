@@ -127,7 +127,7 @@ end_per_group(_, _) ->
     ok.
 
 init_per_testcase(_, Config) ->
-    [{ports, length(erlang:ports())} | Config].
+    Config.
 
 %% Nothing of a client may outlive it.
 end_per_testcase(_, Config) ->
@@ -138,19 +138,27 @@ end_per_testcase(_, Config) ->
     nothing_is_left(erlang:monotonic_time(millisecond) + ?WAIT).
 
 nothing_is_left(Deadline) ->
-    case helpers() of
+    case helpers() ++ native() of
         [] ->
             ok;
         Left ->
             case erlang:monotonic_time(millisecond) > Deadline of
                 true ->
-                    {fail, {left, [process_info(Pid) || Pid <- Left]}};
+                    {fail, {left, Left}};
                 false ->
                     receive
                     after 10 -> nothing_is_left(Deadline)
                     end
             end
     end.
+
+native() ->
+    [
+        {Name, Value}
+     || {Name, #{value := Value}} <- maps:to_list(erlmcp_native:overview()),
+        Name =:= native_connections orelse Name =:= native_tasks,
+        Value > 0
+    ].
 
 helpers() ->
     [Pid || Pid <- processes(), Pid =/= self(), is_helper(process_info(Pid, current_stacktrace))].
