@@ -1,0 +1,319 @@
+%% @doc Official MCP clients against our HTTP server, and our HTTP client against servers that run
+%% on official SDKs. What the clients do is in test/mcp_peers/.
+-module(http_peers_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+-include_lib("common_test/include/ct.hrl").
+
+-define(WAIT_MS, 20000).
+-define(BYTES, (5 * 1024 * 1024)).
+-define(MODERN, <<"2026-07-28">>).
+
+all() ->
+    [{group, nif}, {group, beam}].
+
+groups() ->
+    [{nif, cases()}, {beam, cases()}].
+
+cases() ->
+    [
+        sdk_client,
+        python_1_client,
+        python_2_client,
+        python_2_client_legacy,
+        fastmcp_client,
+        fastmcp_client_legacy,
+        everything_server,
+        rmcp_server,
+        rmcp_server_stateless,
+        python_1_server,
+        python_2_server
+    ].
+
+init_per_suite(Config) ->
+    case mcp_programs:missing() of
+        none ->
+            {ok, Started} = application:ensure_all_started(erlmcp_native),
+            _ = mcp_programs:load("conformance"),
+            [{started, Started} | Config];
+        Reason ->
+            {skip, lists:flatten(Reason)}
+    end.
+
+end_per_suite(Config) ->
+    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
+    ok.
+
+init_per_group(Path, Config) ->
+    {module, _} = mcp_programs:use(Path),
+    [{path, Path} | Config].
+
+end_per_group(_, _) ->
+    ok.
+
+init_per_testcase(_, Config) ->
+    Config.
+
+end_per_testcase(_, _) ->
+    ok.
+
+%% Their clients
+
+sdk_client(Config) ->
+    Script = mcp_programs:source("mcp_peers/client.mjs"),
+    their_client(fun(Url) -> mcp_programs:node_args([Script, Url]) end, <<"2025-11-25">>, Config).
+
+python_1_client(Config) ->
+    python_client("mcp1", "client_mcp1.py", [], <<"2025-11-25">>, Config).
+
+python_2_client(Config) ->
+    python_client("mcp2", "client_mcp2.py", ["mcp", "auto"], ?MODERN, Config).
+
+python_2_client_legacy(Config) ->
+    python_client("mcp2", "client_mcp2.py", ["mcp", "legacy"], <<"2025-11-25">>, Config).
+
+fastmcp_client(Config) ->
+    python_client("fastmcp", "client_mcp2.py", ["fastmcp", "auto"], ?MODERN, Config).
+
+fastmcp_client_legacy(Config) ->
+    python_client("fastmcp", "client_mcp2.py", ["fastmcp", "legacy"], <<"2025-11-25">>, Config).
+
+python_client(Environment, Script, Args, Revision, Config) ->
+    Python = mcp_programs:path(Environment ++ "/bin/python"),
+    Source = mcp_programs:source("mcp_peers/" ++ Script),
+    their_client(fun(Url) -> [Python, Source, Url | Args] end, Revision, Config).
+
+their_client(CommandLine, Revision, Config) ->
+    Path = ?config(path, Config),
+    #{hub := Hub, port := Port, url := Url} = Server = conformance_server:start(Path),
+    ok = conformance_hub:watch(Hub),
+    Client = mcp_programs:start(CommandLine(Url), []),
+    ?assertMatch(#{<<"version">> := Revision}, mcp_programs:step(Client, <<"initialize">>)),
+    _ = [mcp_programs:step(Client, S) || S <- [<<"list">>, <<"call">>, <<"large">>]],
+    ?assertMatch(#{<<"seen">> := 20}, mcp_programs:step(Client, <<"progress">>)),
+    _ = mcp_programs:step(Client, <<"sleeping">>),
+    receive {request_running, Hub} -> ok after ?WAIT_MS -> ct:fail(nothing_to_cancel) end,
+    ok = mcp_programs:say(Client),
+    _ = mcp_programs:step(Client, <<"cancelled">>),
+    receive
+        {request_ended, Hub, Reason} -> ?assertMatch({shutdown, _}, Reason)
+    after ?WAIT_MS ->
+        ct:fail(not_cancelled)
+    end,
+    _ = mcp_programs:step(Client, <<"restart">>),
+    conformance_server:stop(Server),
+    Again = conformance_server:start(#{port => Port}, #{path => Path}),
+    ok = mcp_programs:say(Client),
+    _ = mcp_programs:step(Client, <<"restarted">>),
+    _ = mcp_programs:step(Client, <<"closed">>),
+    receive {Client, {exit_status, Status}} -> ?assertEqual(0, Status) end,
+    conformance_server:stop(Again).
+
+%% Their servers
+
+everything_server(Config) ->
+    Script = mcp_programs:path(
+        "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+    ),
+    Line = mcp_programs:node_args([Script, "streamableHttp"]),
+    Tools = #{
+        echo => {<<"echo">>, #{<<"message">> => <<"hi">>}, <<"Echo: hi">>},
+        add => {<<"get-sum">>, #{<<"a">> => 2, <<"b">> => 3}, <<"The sum of 2 and 3 is 5.">>},
+        progress =>
+            {<<"trigger-long-running-operation">>, #{<<"duration">> => 1, <<"steps">> => 5}, 5},
+        sleep => {<<"trigger-long-running-operation">>, #{<<"duration">> => 600}}
+    },
+    their_server(fun(Port) -> {Line, [{"PORT", integer_to_list(Port)}]} end, Tools, Config).
+
+rmcp_server(Config) ->
+    their_server(fun(Port) -> {rmcp([], Port), []} end, tools(), Config).
+
+rmcp_server_stateless(Config) ->
+    Options = Config ++ [{sessions, false}],
+    their_server(fun(Port) -> {rmcp(["--stateless"], Port), []} end, tools(), Options),
+    modern(fun(Port) -> {rmcp(["--stateless"], Port), []} end, Config).
+
+rmcp(Args, Port) ->
+    [mcp_programs:path("rmcp/release/rmcp_server") | Args] ++ [integer_to_list(Port)].
+
+python_1_server(Config) ->
+    their_server(fun(Port) -> {python("mcp1", Port), []} end, tools(), Config).
+
+python_2_server(Config) ->
+    CommandLine = fun(Port) -> {python("mcp2", Port), []} end,
+    their_server(CommandLine, tools(), Config),
+    modern(CommandLine, Config).
+
+python(Environment, Port) ->
+    Python = mcp_programs:path(Environment ++ "/bin/python"),
+    [Python, mcp_programs:source("mcp_peers/server.py"), integer_to_list(Port)].
+
+tools() ->
+    #{
+        echo => {<<"echo">>, #{<<"message">> => <<"hi">>}, <<"hi">>},
+        add => {<<"add">>, #{<<"a">> => 2, <<"b">> => 3}, <<"5">>},
+        large => {<<"large">>, #{<<"bytes">> => ?BYTES}},
+        progress => {<<"progress">>, #{<<"steps">> => 5}, 5},
+        sleep => {<<"sleep">>, #{<<"ms">> => 600000}}
+    }.
+
+%% A session from its beginning to its end, with a new server in between.
+their_server(CommandLine, Tools, Config) ->
+    Port = mcp_programs:free_port(),
+    Server = serve(CommandLine, Port),
+    Client = connect(Port, Config),
+    initialize(Client),
+    #{<<"tools">> := [_ | _]} = result(Client, <<"tools/list">>, #{}),
+    calls(Client, Tools, #{}),
+    cancel(Client, Tools, #{}),
+    calls(Client, maps:with([echo], Tools), #{}),
+    mcp_programs:stop(Server),
+    Again = serve(CommandLine, Port),
+    _ = [lost(Client) || ?config(sessions, Config) =/= false],
+    initialize(Client),
+    calls(Client, maps:with([echo, add], Tools), #{}),
+    ok = erlmcp_native_http_client:close(Client),
+    mcp_programs:stop(Again).
+
+%% Without a session, each request for itself.
+modern(CommandLine, Config) ->
+    Port = mcp_programs:free_port(),
+    Server = serve(CommandLine, Port),
+    Client = connect(Port, Config),
+    #{<<"supportedVersions">> := Versions} = result(Client, <<"server/discover">>, meta()),
+    ?assert(lists:member(?MODERN, Versions)),
+    #{<<"tools">> := [_ | _]} = result(Client, <<"tools/list">>, meta()),
+    calls(Client, tools(), meta()),
+    cancel(Client, tools(), meta()),
+    calls(Client, maps:with([echo], tools()), meta()),
+    ok = erlmcp_native_http_client:close(Client),
+    mcp_programs:stop(Server).
+
+serve(CommandLine, Port) ->
+    {Line, Env} = CommandLine(Port),
+    Server = mcp_programs:serve(Line, Env),
+    mcp_programs:await_port(Port),
+    Server.
+
+connect(Port, Config) ->
+    Url = iolist_to_binary(["http://127.0.0.1:", integer_to_list(Port), "/mcp"]),
+    Options = #{path => ?config(path, Config), timeout_ms => ?WAIT_MS},
+    {ok, Client} = erlmcp_native_http_client:start_link(Url, Options),
+    Client.
+
+initialize(Client) ->
+    #{<<"protocolVersion">> := <<"2025-11-25">>} = result(Client, <<"initialize">>, #{
+        <<"protocolVersion">> => <<"2025-11-25">>,
+        <<"capabilities">> => #{},
+        <<"clientInfo">> => client_info()
+    }),
+    notify(Client, <<"notifications/initialized">>, #{}).
+
+client_info() ->
+    #{<<"name">> => <<"erlmcp_native">>, <<"version">> => <<"1.0.0">>}.
+
+meta() ->
+    #{
+        <<"_meta">> => #{
+            <<"io.modelcontextprotocol/protocolVersion">> => ?MODERN,
+            <<"io.modelcontextprotocol/clientInfo">> => client_info(),
+            <<"io.modelcontextprotocol/clientCapabilities">> => #{}
+        }
+    }.
+
+calls(Client, Tools, Meta) ->
+    _ = maps:map(fun(What, Tool) -> call(What, Tool, Client, Meta) end, Tools),
+    ok.
+
+call(progress, {Name, Arguments, Count}, Client, Meta) ->
+    Token = erlang:unique_integer([positive]),
+    {Result, Others} = call(Client, Name, Arguments, with_meta(<<"progressToken">>, Token, Meta)),
+    ?assertMatch(#{<<"content">> := [_ | _]}, Result),
+    Seen = [P || #{<<"params">> := #{<<"progressToken">> := T, <<"progress">> := P}} <- Others,
+        T =:= Token],
+    ?assertEqual(Count, length(Seen)),
+    ?assertEqual(Seen, lists:usort(Seen));
+call(large, {Name, Arguments}, Client, Meta) ->
+    {#{<<"content">> := [#{<<"text">> := Text} | _]}, _} = call(Client, Name, Arguments, Meta),
+    ?assertEqual(?BYTES, byte_size(Text));
+call(sleep, _, _, _) ->
+    ok;
+call(_, {Name, Arguments, Expected}, Client, Meta) ->
+    {Result, _} = call(Client, Name, Arguments, Meta),
+    ?assertMatch(#{<<"content">> := [#{<<"text">> := Expected} | _]}, Result).
+
+call(Client, Name, Arguments, Params) ->
+    Call = Params#{<<"name">> => Name, <<"arguments">> => Arguments},
+    {#{<<"result">> := Result}, Others} = request(Client, <<"tools/call">>, Call),
+    {Result, Others}.
+
+%% No answer comes of it, and the client serves the next request.
+cancel(Client, #{sleep := {Name, Arguments}}, Meta) ->
+    Id = send(Client, <<"tools/call">>, Meta#{<<"name">> => Name, <<"arguments">> => Arguments}),
+    receive after 300 -> ok end,
+    ok = erlmcp_native_http_client:cancel(Client, Id),
+    receive
+        {erlmcp_native, Client, {frames, Frames}} ->
+            ?assertEqual([], [F || F <- Frames, #{<<"id">> := I} <- [decode(F)], I =:= Id])
+    after 300 -> ok
+    end.
+
+%% The server has never heard of the session.
+lost(Client) ->
+    _ = send(Client, <<"tools/list">>, #{}),
+    await_lost(Client).
+
+await_lost(Client) ->
+    receive
+        {erlmcp_native, Client, session_lost} -> ok;
+        {erlmcp_native, Client, _} -> await_lost(Client)
+    after ?WAIT_MS ->
+        ct:fail(session_not_lost)
+    end.
+
+result(Client, Method, Params) ->
+    {#{<<"result">> := Result}, _} = request(Client, Method, Params),
+    Result.
+
+request(Client, Method, Params) ->
+    answer(Client, send(Client, Method, Params), []).
+
+send(Client, Method, Params) ->
+    Id = erlang:unique_integer([positive]),
+    Request = #{<<"id">> => Id, <<"method">> => Method, <<"params">> => Params},
+    ok = erlmcp_native_http_client:send(Client, encode(Request)),
+    Id.
+
+notify(Client, Method, Params) ->
+    Notice = #{<<"method">> => Method, <<"params">> => Params},
+    ok = erlmcp_native_http_client:send(Client, encode(Notice)).
+
+answer(Client, Id, Others) ->
+    receive
+        {erlmcp_native, Client, {frames, Frames}} ->
+            Messages = [decode(Frame) || Frame <- Frames],
+            case [M || #{<<"id">> := I} = M <- Messages, I =:= Id, not is_map_key(<<"method">>, M)] of
+                [Answer] -> {Answer, Others ++ Messages};
+                [] -> answer(Client, Id, Others ++ Messages)
+            end;
+        {erlmcp_native, Client, {failed, Id, Reason}} ->
+            ct:fail(Reason);
+        {erlmcp_native, Client, session_lost} ->
+            answer(Client, Id, Others)
+    after ?WAIT_MS ->
+        ct:fail({no_answer, Id, Others})
+    end.
+
+with_meta(Key, Value, Params) ->
+    Meta = maps:get(<<"_meta">>, Params, #{}),
+    Params#{<<"_meta">> => Meta#{Key => Value}}.
+
+encode(Message) ->
+    {ok, Json} = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}),
+    Json.
+
+decode(Frame) ->
+    {ok, Message} = erlmcp_native_json:decode(Frame),
+    Message.

@@ -1,0 +1,84 @@
+// A client on the official TypeScript SDK: client.mjs URL. Says what it does in one JSON line a
+// step, waits for a line after `restart', and ends with status 1 at the first fault.
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+import assert from 'node:assert/strict';
+
+const require = createRequire(`${process.env.MCP_PEERS_NODE}/package.json`);
+const { Client } = require('@modelcontextprotocol/sdk/client/index.js');
+const { StreamableHTTPClientTransport } = require('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const { ToolListChangedNotificationSchema } = require('@modelcontextprotocol/sdk/types.js');
+
+const [url] = process.argv.slice(2);
+const say = (step, more = {}) => console.log(JSON.stringify({ step, ...more }));
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const textOf = (result) => result.content[0].text;
+
+async function connect() {
+  const client = new Client({ name: 'peer', version: '1.0.0' });
+  const transport = new StreamableHTTPClientTransport(new URL(url));
+  const changed = new Promise((resolve) =>
+    client.setNotificationHandler(ToolListChangedNotificationSchema, resolve));
+  await client.connect(transport);
+  return { client, transport, changed };
+}
+
+async function main() {
+  let { client, transport, changed } = await connect();
+  say('initialize', { version: transport.protocolVersion, session: transport.sessionId !== undefined });
+
+  const { tools } = await client.listTools();
+  assert(tools.some(({ name }) => name === 'echo'));
+  say('list', { tools: tools.length });
+
+  const message = 'Grüße, 世界 \u2028 "quoted"\n';
+  assert.equal(textOf(await client.callTool({ name: 'echo', arguments: { message } })), message);
+  const sums = await Promise.all([...Array(20).keys()].map((n) =>
+    client.callTool({ name: 'add', arguments: { a: n, b: 1 } })));
+  assert.deepEqual(sums.map(textOf), [...Array(20).keys()].map((n) => `${n + 1}`));
+  say('call');
+
+  const bytes = 5 * 1024 * 1024;
+  const large = await client.callTool({ name: 'large', arguments: { bytes } });
+  assert.equal(textOf(large).length, bytes);
+  const back = await client.callTool({ name: 'echo', arguments: { message: textOf(large) } });
+  assert.equal(textOf(back).length, bytes);
+  say('large', { bytes });
+
+  const seen = [];
+  await client.callTool({ name: 'progress', arguments: { steps: 20 } }, undefined,
+    { onprogress: ({ progress }) => seen.push(progress) });
+  assert.deepEqual(seen, [...Array(20).keys()].map((n) => n + 1));
+  say('progress', { seen: seen.length });
+
+  await client.callTool({ name: 'test_trigger_tool_change', arguments: {} });
+  await changed;
+  say('changed');
+
+  const abort = new AbortController();
+  const sleeping = client.callTool({ name: 'sleep', arguments: { ms: 600000 } }, undefined,
+    { signal: abort.signal });
+  say('sleeping');
+  await lines.next();
+  abort.abort('enough');
+  await assert.rejects(sleeping);
+  await client.ping();
+  say('cancelled');
+
+  say('restart');
+  await lines.next();
+  await assert.rejects(client.listTools(), (error) => error.code === 404);
+  await client.close().catch(() => {});
+  ({ client, transport } = await connect());
+  assert.equal(textOf(await client.callTool({ name: 'echo', arguments: { message } })), message);
+  say('restarted');
+
+  await transport.terminateSession();
+  await client.close();
+  say('closed');
+}
+
+main().then(() => process.exit(0), (error) => {
+  say('failed', { error: String(error?.stack ?? error) });
+  process.exit(1);
+});
