@@ -229,22 +229,23 @@ calls(Client, Tools, Meta) ->
 
 call(progress, {Name, Arguments, Count}, Client, Meta) ->
     Token = erlang:unique_integer([positive]),
-    {Result, Others} = call(Client, Name, Arguments, with_meta(<<"progressToken">>, Token, Meta)),
+    Params = with_meta(<<"progressToken">>, Token, Meta),
+    {Result, Others} = call_tool(Client, Name, Arguments, Params),
     ?assertMatch(#{<<"content">> := [_ | _]}, Result),
     Seen = [P || #{<<"params">> := #{<<"progressToken">> := T, <<"progress">> := P}} <- Others,
         T =:= Token],
     ?assertEqual(Count, length(Seen)),
     ?assertEqual(Seen, lists:usort(Seen));
 call(large, {Name, Arguments}, Client, Meta) ->
-    {#{<<"content">> := [#{<<"text">> := Text} | _]}, _} = call(Client, Name, Arguments, Meta),
+    {#{<<"content">> := [#{<<"text">> := Text} | _]}, _} = call_tool(Client, Name, Arguments, Meta),
     ?assertEqual(?BYTES, byte_size(Text));
 call(sleep, _, _, _) ->
     ok;
 call(_, {Name, Arguments, Expected}, Client, Meta) ->
-    {Result, _} = call(Client, Name, Arguments, Meta),
+    {Result, _} = call_tool(Client, Name, Arguments, Meta),
     ?assertMatch(#{<<"content">> := [#{<<"text">> := Expected} | _]}, Result).
 
-call(Client, Name, Arguments, Params) ->
+call_tool(Client, Name, Arguments, Params) ->
     Call = Params#{<<"name">> => Name, <<"arguments">> => Arguments},
     {#{<<"result">> := Result}, Others} = request(Client, <<"tools/call">>, Call),
     {Result, Others}.
@@ -294,7 +295,7 @@ answer(Client, Id, Others) ->
     receive
         {erlmcp_native, Client, {frames, Frames}} ->
             Messages = [decode(Frame) || Frame <- Frames],
-            case [M || #{<<"id">> := I} = M <- Messages, I =:= Id, not is_map_key(<<"method">>, M)] of
+            case [M || M <- Messages, is_answer(M, Id)] of
                 [Answer] -> {Answer, Others ++ Messages};
                 [] -> answer(Client, Id, Others ++ Messages)
             end;
@@ -305,6 +306,10 @@ answer(Client, Id, Others) ->
     after ?WAIT_MS ->
         ct:fail({no_answer, Id, Others})
     end.
+
+is_answer(#{<<"method">> := _}, _) -> false;
+is_answer(#{<<"id">> := Answered}, Id) -> Answered =:= Id;
+is_answer(_, _) -> false.
 
 with_meta(Key, Value, Params) ->
     Meta = maps:get(<<"_meta">>, Params, #{}),
