@@ -125,30 +125,34 @@ everything_server(Config) ->
             {<<"trigger-long-running-operation">>, #{<<"duration">> => 1, <<"steps">> => 5}, 5},
         sleep => {<<"trigger-long-running-operation">>, #{<<"duration">> => 600}}
     },
-    their_server(fun(Port) -> {Line, [{"PORT", integer_to_list(Port)}]} end, Tools, Config).
+    Start = fun(Port) -> mcp_programs:serve(Line, [{"PORT", integer_to_list(Port)}]) end,
+    %% This one answers 400 to a session that it does not know.
+    their_server(Start, Tools, [{lost, refused} | Config]).
 
 rmcp_server(Config) ->
-    their_server(fun(Port) -> {rmcp([], Port), []} end, tools(), Config).
+    their_server(fun(Port) -> rmcp([], Port) end, tools(), Config).
 
 rmcp_server_stateless(Config) ->
-    Options = Config ++ [{sessions, false}],
-    their_server(fun(Port) -> {rmcp(["--stateless"], Port), []} end, tools(), Options),
-    modern(fun(Port) -> {rmcp(["--stateless"], Port), []} end, Config).
+    Start = fun(Port) -> rmcp(["--stateless"], Port) end,
+    their_server(Start, tools(), [{lost, never} | Config]),
+    modern(Start, Config).
 
 rmcp(Args, Port) ->
-    [mcp_programs:path("rmcp/release/rmcp_server") | Args] ++ [integer_to_list(Port)].
+    Line = [mcp_programs:path("rmcp/release/rmcp_server") | Args] ++ [integer_to_list(Port)],
+    mcp_programs:start(Line, []).
 
 python_1_server(Config) ->
-    their_server(fun(Port) -> {python("mcp1", Port), []} end, tools(), Config).
+    their_server(fun(Port) -> python("mcp1", Port) end, tools(), Config).
 
 python_2_server(Config) ->
-    CommandLine = fun(Port) -> {python("mcp2", Port), []} end,
-    their_server(CommandLine, tools(), Config),
-    modern(CommandLine, Config).
+    Start = fun(Port) -> python("mcp2", Port) end,
+    their_server(Start, tools(), Config),
+    modern(Start, Config).
 
 python(Environment, Port) ->
     Python = mcp_programs:path(Environment ++ "/bin/python"),
-    [Python, mcp_programs:source("mcp_peers/server.py"), integer_to_list(Port)].
+    Line = [Python, mcp_programs:source("mcp_peers/server.py"), integer_to_list(Port)],
+    mcp_programs:serve(Line, []).
 
 tools() ->
     #{
@@ -160,9 +164,9 @@ tools() ->
     }.
 
 %% A session from its beginning to its end, with a new server in between.
-their_server(CommandLine, Tools, Config) ->
+their_server(Start, Tools, Config) ->
     Port = mcp_programs:free_port(),
-    Server = serve(CommandLine, Port),
+    Server = serve(Start, Port),
     Client = connect(Port, Config),
     initialize(Client),
     #{<<"tools">> := [_ | _]} = result(Client, <<"tools/list">>, #{}),
@@ -170,17 +174,17 @@ their_server(CommandLine, Tools, Config) ->
     cancel(Client, Tools, #{}),
     calls(Client, maps:with([echo], Tools), #{}),
     mcp_programs:stop(Server),
-    Again = serve(CommandLine, Port),
-    _ = [lost(Client) || ?config(sessions, Config) =/= false],
+    Again = serve(Start, Port),
+    lost(Client, ?config(lost, Config)),
     initialize(Client),
     calls(Client, maps:with([echo, add], Tools), #{}),
     ok = erlmcp_native_http_client:close(Client),
     mcp_programs:stop(Again).
 
 %% Without a session, each request for itself.
-modern(CommandLine, Config) ->
+modern(Start, Config) ->
     Port = mcp_programs:free_port(),
-    Server = serve(CommandLine, Port),
+    Server = serve(Start, Port),
     Client = connect(Port, Config),
     #{<<"supportedVersions">> := Versions} = result(Client, <<"server/discover">>, meta()),
     ?assert(lists:member(?MODERN, Versions)),
@@ -191,9 +195,8 @@ modern(CommandLine, Config) ->
     ok = erlmcp_native_http_client:close(Client),
     mcp_programs:stop(Server).
 
-serve(CommandLine, Port) ->
-    {Line, Env} = CommandLine(Port),
-    Server = mcp_programs:serve(Line, Env),
+serve(Start, Port) ->
+    Server = Start(Port),
     mcp_programs:await_port(Port),
     Server.
 
@@ -262,7 +265,11 @@ cancel(Client, #{sleep := {Name, Arguments}}, Meta) ->
     end.
 
 %% The server has never heard of the session.
-lost(Client) ->
+lost(_, never) ->
+    ok;
+lost(Client, refused) ->
+    {#{<<"error">> := _}, _} = request(Client, <<"tools/list">>, #{});
+lost(Client, undefined) ->
     _ = send(Client, <<"tools/list">>, #{}),
     await_lost(Client).
 
@@ -316,8 +323,7 @@ with_meta(Key, Value, Params) ->
     Params#{<<"_meta">> => Meta#{Key => Value}}.
 
 encode(Message) ->
-    {ok, Json} = erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}),
-    Json.
+    erlmcp_native_json:encode(Message#{<<"jsonrpc">> => <<"2.0">>}).
 
 decode(Frame) ->
     {ok, Message} = erlmcp_native_json:decode(Frame),

@@ -62,7 +62,7 @@ start([Command | Args], Env) ->
 
 %% @doc Starts a program that does not heed its standard input, and ends it with the port.
 serve(CommandLine, Env) ->
-    Script = "\"$@\" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid",
+    Script = "\"$@\" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid; wait",
     start(["/bin/sh", "-c", Script, "sh" | CommandLine], Env).
 
 %% @doc Lets a program that waits go on.
@@ -88,12 +88,25 @@ step(Port, Wanted) ->
         ct:fail("no ~ts", [Wanted])
     end.
 
+%% @doc Closes a program's standard input, which ends it, and waits for its end.
 stop(Port) ->
     Pid = erlang:port_info(Port, os_pid),
     catch port_close(Port),
     case Pid of
-        {os_pid, Os} -> os:cmd("kill " ++ integer_to_list(Os) ++ " 2>/dev/null"), ok;
+        {os_pid, Os} -> await_end(integer_to_list(Os), 100);
         undefined -> ok
+    end.
+
+await_end(Pid, 0) ->
+    _ = os:cmd("kill -9 " ++ Pid ++ " 2>/dev/null"),
+    ok;
+await_end(Pid, Tries) ->
+    case os:cmd("kill -0 " ++ Pid ++ " 2>/dev/null && echo alive") of
+        [] ->
+            ok;
+        _ ->
+            receive after 50 -> ok end,
+            await_end(Pid, Tries - 1)
     end.
 
 %% @doc Runs a program to its end.

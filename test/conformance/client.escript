@@ -1,6 +1,6 @@
 #!/usr/bin/env escript
 %% -*- erlang -*-
-%%! -noinput
+%%! -noinput +fnu
 %% The client that the conformance suites start: client.escript URL. What it is to do is in the
 %% environment: the scenario, the path, and for some scenarios a context.
 
@@ -54,8 +54,9 @@ scenario("http-standard-headers", Client) ->
     ],
     ok;
 scenario("http-custom-headers", Client) ->
+    Context = os:getenv("MCP_CONFORMANCE_CONTEXT"),
     {ok, #{<<"toolCalls">> := Calls}} =
-        erlmcp_native_json:decode(list_to_binary(os:getenv("MCP_CONFORMANCE_CONTEXT"))),
+        erlmcp_native_json:decode(unicode:characters_to_binary(Context)),
     #{<<"tools">> := _} = result(Client, <<"tools/list">>),
     _ = [
         #{<<"result">> := _} = call(Client, Name, Arguments, meta())
@@ -129,5 +130,4 @@ decode(Frame) ->
     erlmcp_native_json:decode(Frame).
 
 encode(Message) ->
-    {ok, Json} = erlmcp_native_json:encode(Message),
-    Json.
+    erlmcp_native_json:encode(Message).

@@ -5,7 +5,7 @@
 -behaviour(erlmcp_native_http_handler).
 
 -export([start/1, start/2, stop/1]).
--export([init_session/2, handle_request/3, handle_notification/3]).
+-export([init_session/2, handle_request/3, handle_notification/3, input_schema/2]).
 
 -define(MODERN, <<"2026-07-28">>).
 -define(REVISIONS, [<<"2025-03-26">>, <<"2025-06-18">>, <<"2025-11-25">>, ?MODERN]).
@@ -47,6 +47,12 @@ init_session(_, _) ->
 
 handle_notification(_, _, _) ->
     ok.
+
+input_schema(Name, #{arg := #{served := #{<<"tools">> := Tools}}}) ->
+    case [Schema || #{<<"name">> := N, <<"inputSchema">> := Schema} <- Tools, N =:= Name] of
+        [Schema] -> Schema;
+        [] -> undefined
+    end.
 
 handle_request(Method, Params, #{revision := ?MODERN} = Context) ->
     modern(Method, Params, Context);
@@ -152,7 +158,7 @@ text(Text) ->
 resource(<<"test://template/", Rest/binary>> = Uri, _) ->
     [Id, <<"data">>] = binary:split(Rest, <<"/">>),
     Data = <<"Data for ID: ", Id/binary>>,
-    {ok, Text} = erlmcp_native_json:encode(#{
+    Text = erlmcp_native_json:encode(#{
         <<"id">> => Id, <<"templateTest">> => true, <<"data">> => Data
     }),
     contents(#{<<"uri">> => Uri, <<"mimeType">> => <<"application/json">>, <<"text">> => Text});

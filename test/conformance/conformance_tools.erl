@@ -70,7 +70,7 @@ elicit(Name, Form, Args, #{request := Request}) ->
     Params = maps:merge(Form, maps:with([<<"message">>], Args)),
     case erlmcp_native_http:request(Request, <<"elicitation/create">>, Params, ?ANSWER_MS) of
         {ok, #{<<"action">> := Action} = Answer} ->
-            {ok, Json} = erlmcp_native_json:encode(maps:get(<<"content">>, Answer, #{})),
+            Json = erlmcp_native_json:encode(maps:get(<<"content">>, Answer, #{})),
             text([said(Name), "action=", Action, ", content=", Json]);
         {error, Reason} ->
             failed(Reason)
