@@ -137,28 +137,49 @@ initialize_params(Revision) ->
 
 initialized(Client, Id, Timeout) ->
     Monitor = monitor(process, Client),
-    Result =
-        receive
-            {erlmcp_native, Client, {frames, [Message]}} -> answer(Message);
-            {erlmcp_native, Client, {failed, Id, Reason}} -> {error, Reason};
-            {'DOWN', Monitor, process, _, _} -> {error, closed}
-        after Timeout -> {error, timeout}
-        end,
+    Timer = timer(Timeout),
+    {Result, Others} = await(Id, Client, Monitor, Timer, []),
     true = demonitor(Monitor, [flush]),
+    _ = is_reference(Timer) andalso erlang:cancel_timer(Timer),
+    %% What else has arrived stays for the owner.
+    _ = Others =/= [] andalso (self() ! {erlmcp_native, Client, {frames, Others}}),
     case Result of
         {ok, _} ->
             Confirmation = erlmcp_native_http_client_message:initialized(),
-            ok = send(Client, maps:get(text, Confirmation)),
+            _ = send(Client, maps:get(text, Confirmation)),
             Result;
         {error, _} ->
             Result
     end.
 
+timer(infinity) -> none;
+timer(Timeout) -> erlang:start_timer(Timeout, self(), ?MODULE).
+
+await(Id, Client, Monitor, Timer, Others) ->
+    receive
+        {erlmcp_native, Client, {frames, Messages}} ->
+            case lists:partition(fun(Message) -> is_answer(Id, Message) end, Messages) of
+                {[Answer], Rest} -> {answer(Answer), Others ++ Rest};
+                {[], Rest} -> await(Id, Client, Monitor, Timer, Others ++ Rest)
+            end;
+        {erlmcp_native, Client, {failed, Id, Reason}} ->
+            {{error, Reason}, Others};
+        {'DOWN', Monitor, process, _, _} ->
+            {{error, closed}, Others};
+        {timeout, Timer, ?MODULE} ->
+            {{error, timeout}, Others}
+    end.
+
+is_answer(Id, Message) ->
+    case erlmcp_native_json:scan(Message) of
+        {ok, #{kind := response, id := Id}} -> true;
+        _ -> false
+    end.
+
 answer(Message) ->
     case erlmcp_native_json:decode(Message) of
         {ok, #{<<"result">> := Result}} -> {ok, Result};
-        {ok, #{<<"error">> := Error}} -> {error, {rpc, Error}};
-        _ -> {error, protocol}
+        {ok, #{<<"error">> := Error}} -> {error, {rpc, Error}}
     end.
 
 call(Client, Request) ->

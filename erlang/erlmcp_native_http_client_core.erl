@@ -108,8 +108,10 @@ accept(#{kind := request, id := Id} = Message, #core{requests = Requests} = Core
         true ->
             {{error, duplicate_id}, Core};
         false ->
-            Added = ?REQUESTS:add(Message, Requests),
-            room(fun(C) -> submit(Message, C#core{requests = Added}) end, Core)
+            room(
+                fun(C) -> submit(Message, C#core{requests = ?REQUESTS:add(Message, Requests)}) end,
+                Core
+            )
     end;
 accept(#{kind := notification, method := <<"notifications/cancelled">>} = Message, Core) ->
     owner_cancels(Message, Core);

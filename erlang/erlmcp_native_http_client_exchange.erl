@@ -206,12 +206,12 @@ touch(Role, #core{requests = Requests} = Core) ->
         Id -> Core#core{requests = ?REQUESTS:touch(Id, Requests)}
     end.
 
-%% @doc A stream has its response and is read to its end, but not for ever.
--spec linger(#exchange{}, #core{}) -> #core{}.
-linger(#exchange{key = Key, role = Role}, #core{exchanges = Exchanges} = Core) ->
-    case {waits_for(Role), Exchanges} of
-        {Id, #{Key := Exchange}} when Id =/= none -> put_exchange(timed(Exchange, Core), Core);
-        _ -> Core
+%% @doc A request has its response; its stream is read to the end, but not for ever.
+-spec linger(none | key(), #core{}) -> #core{}.
+linger(Key, #core{exchanges = Exchanges} = Core) ->
+    case Exchanges of
+        #{Key := Exchange} -> put_exchange(timed(Exchange, Core), Core);
+        #{} -> Core
     end.
 
 %% @doc The other kinds would make a GET of a POST.

@@ -38,8 +38,8 @@ item(Item, #exchange{role = Role}, #core{requests = Requests} = Core) ->
 
 message(#{kind := response, id := Id}, Text, Exchange, #core{requests = Requests} = Core) ->
     case ?REQUESTS:remove(Id, Requests) of
-        {#{message := Message}, Rest} ->
-            Answered = ?EXCHANGE:linger(Exchange, Core#core{requests = Rest}),
+        {#{message := Message, exchange := Key}, Rest} ->
+            Answered = ?EXCHANGE:linger(Key, Core#core{requests = Rest}),
             response(Message, Text, Exchange, Answered);
         error ->
             %% It is late, or was asked for by nobody.

@@ -68,7 +68,8 @@ refused_post(#{modern := none} = Message, 404, _, Exchange, Core) when
     Exchange#exchange.session =/= none
 ->
     ?STREAM:session_gone({post, Message}, Exchange, Core);
-refused_post(#{method := <<"initialize">>} = Message, Status, Body, Exchange, Core) when
+refused_post(#{method := <<"initialize">>, from := owner} = Message, Status, Body, Exchange, Core)
+when
     Status =:= 400; Status =:= 404; Status =:= 405
 ->
     #core{mode = Mode, options = #{http_sse := Fallback}} = Core,

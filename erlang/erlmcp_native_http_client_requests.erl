@@ -1,7 +1,8 @@
 %% @private The requests that wait for a response, each with its timer, as one value.
 -module(erlmcp_native_http_client_requests).
 
--export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2, ids/1, size/1]).
+-export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2, size/1]).
+-export([ids_of_session/1]).
 -export([expired/3, left_ms/2, again/2, next/1, start_timer/2]).
 
 -export_type([requests/0, request/0, id/0, again/0]).
@@ -119,8 +120,10 @@ remove(Id, #requests{waiting = Waiting} = Requests) ->
             error
     end.
 
--spec ids(requests()) -> [id()].
-ids(#requests{waiting = Waiting}) -> maps:keys(Waiting).
+%% @doc The requests that go down with a session.
+-spec ids_of_session(requests()) -> [id()].
+ids_of_session(#requests{waiting = Waiting}) ->
+    [Id || {Id, #{message := #{modern := none}}} <- maps:to_list(Waiting)].
 
 -spec size(requests()) -> non_neg_integer().
 size(#requests{waiting = Waiting}) -> map_size(Waiting).

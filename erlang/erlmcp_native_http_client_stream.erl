@@ -128,7 +128,7 @@ lose_session(#core{session = Session, requests = Requests, held = Held} = Core) 
     }),
     Told = ?INBOUND:tell(session_lost, Lost),
     Drop = fun(Id, Acc) -> ?OUTCOME:dropped(Id, session_lost, Acc) end,
-    Dropped = lists:foldl(Drop, Told, ?REQUESTS:ids(Requests)),
+    Dropped = lists:foldl(Drop, Told, ?REQUESTS:ids_of_session(Requests)),
     Notes = [Message || #{kind := Kind} = Message <- queue:to_list(Held), Kind =/= request],
     Fail = fun(#{from := From}, Acc) -> ?OUTCOME:tell_owner(From, none, session_lost, Acc) end,
     lists:foldl(Fail, Dropped, Notes).

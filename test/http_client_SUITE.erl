@@ -108,7 +108,11 @@ faults() ->
         close_gives_up_what_is_pending,
         linked_to_its_owner,
         resumption_that_is_refused,
-        session_lost_while_resuming
+        session_lost_while_resuming,
+        session_that_is_refused_again,
+        session_lost_beside_modern_requests,
+        response_on_another_stream,
+        initialize_leaves_what_is_not_its_own
     ].
 
 server() ->
@@ -1292,6 +1296,72 @@ session_lost_while_resuming(Config) ->
     %% A new session that is refused is none.
     http_peer:answer(Again, 500, [], <<>>),
     ?assertEqual(session_lost, event(C)).
+
+session_that_is_refused_again(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{reinitialize => true}),
+    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
+    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    %% It is no older server all of a sudden.
+    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    ?assertEqual(session_lost, event(C)),
+    ?assertEqual({failed, 2, session_lost}, event(C)),
+    http_peer:none(P, 50).
+
+session_lost_beside_modern_requests(Config) ->
+    P = peer(Config),
+    C = ready(Config),
+    ok = ?CLIENT:send(C, modern(2, <<"tools/call">>, #{<<"name">> => <<"t">>})),
+    Modern = http_peer:next(P),
+    ?assertEqual(none, http_peer:header(<<"mcp-session-id">>, Modern)),
+    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
+    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    ?assertEqual(session_lost, event(C)),
+    ?assertEqual({failed, 3, session_lost}, event(C)),
+    http_peer:json(Modern, result(2, #{})),
+    ?assertMatch([#{<<"id">> := 2}], messages(C, 1)).
+
+%% Its own stream is not waited for long.
+response_on_another_stream(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{timeout_ms => 300}),
+    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
+    R2 = http_peer:next(P),
+    http_peer:stream(R2),
+    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
+    R3 = http_peer:next(P),
+    http_peer:stream(R3),
+    http_peer:event(R3, #{data => result(2, #{})}),
+    ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
+    http_peer:event(R3, #{data => result(3, #{})}),
+    ?assertMatch([#{<<"id">> := 3}], messages(C, 1)),
+    http_peer:gone(R2),
+    http_peer:gone(R3).
+
+initialize_leaves_what_is_not_its_own(Config) ->
+    P = peer(Config),
+    Test = self(),
+    Owner = spawn_link(fun() ->
+        receive
+            {run, C} ->
+                Test ! {?CLIENT:initialize(C, #{}, ?WAIT), messages(C, 1)},
+                receive
+                    stop -> ok
+                end
+        end
+    end),
+    Owner ! {run, start(Config, #{owner => Owner, get_stream => false})},
+    R = http_peer:next(P),
+    http_peer:stream(R),
+    http_peer:event(R, #{data => note_map(<<"n">>)}),
+    http_peer:event(R, #{data => initialized(id(R))}),
+    http_peer:accepted(http_peer:next(P)),
+    receive
+        {Result, Rest} ->
+            ?assertMatch({ok, #{<<"protocolVersion">> := _}}, Result),
+            ?assertMatch([#{<<"method">> := <<"n">>}], Rest)
+    after ?WAIT -> error(timeout)
+    end.
 
 %% ---- our own server
 

@@ -156,7 +156,12 @@ serve(Socket, Test, Ref) ->
     end.
 
 serving(Socket, Test, Ref) ->
-    ok = inet:setopts(Socket, [{active, once}]),
+    case inet:setopts(Socket, [{active, once}]) of
+        ok -> told_what_to_do(Socket, Test, Ref);
+        {error, _} -> Test ! {gone, self()}
+    end.
+
+told_what_to_do(Socket, Test, Ref) ->
     receive
         {write, Bytes} ->
             _ = gen_tcp:send(Socket, Bytes),
