@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -49,6 +50,13 @@ impl Stream {
                 socket2::SockRef::from(stream).set_keepalive(options.keepalive)
             }
             Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Makes dropping it break the connection off, where there is such a thing.
+    pub(crate) fn reset_on_drop(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -15,7 +15,7 @@ use super::server_exchange::{Part, Shared};
 /// Holds its connection in use until hyper is done with it.
 pub(crate) struct AnswerBody {
     kind: Kind,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 enum Kind {
@@ -53,14 +53,16 @@ impl AnswerBody {
     pub(crate) fn whole(bytes: Bytes, in_flight: InFlight) -> Self {
         Self {
             kind: Kind::Whole(bytes),
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 
-    pub(crate) fn stream(exchange: Arc<Shared>, in_flight: InFlight) -> Self {
+    /// Over HTTP/1.0 nothing but the end of the connection tells of the end of the stream.
+    pub(crate) fn stream(exchange: Arc<Shared>, in_flight: InFlight, http10: bool) -> Self {
+        in_flight.set_open_ended(http10);
         Self {
             kind: Kind::Stream(Stream(exchange)),
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 }
@@ -73,12 +75,22 @@ impl Body for AnswerBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        match &mut self.get_mut().kind {
+        let me = self.get_mut();
+        match &mut me.kind {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(Stream(exchange)) => exchange.poll_part(cx).map(|part| match part {
-                Part::Data(bytes) => Some(Ok(Frame::data(bytes))),
-                Part::End => None,
+                Part::Data(bytes) => {
+                    // hyper does not ask for more after the last part.
+                    if exchange.is_finished() {
+                        me.in_flight.set_open_ended(false);
+                    }
+                    Some(Ok(Frame::data(bytes)))
+                }
+                Part::End => {
+                    me.in_flight.set_open_ended(false);
+                    None
+                }
                 Part::Aborted => Some(Err(Aborted)),
             }),
         }

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ const REQUEST_TIMEOUT: u16 = 408;
 const MIN_BUFFER: usize = 8 * 1024;
 const MAX_BUFFER: usize = 408 * 1024;
 
+/// A request line without its target, and the end of a head.
+const LINE: usize = 64;
+
 /// One HTTP/2 header block, decoded.
 const MAX_HEADER_LIST: usize = 256 * 1024;
 
@@ -61,6 +64,8 @@ pub(crate) struct Connection {
     will: AtomicU8,
     waker: AtomicWaker,
     in_flight: AtomicUsize,
+    /// The end of the connection would be taken for the end of the answer (HTTP/1.0).
+    open_ended: AtomicBool,
 }
 
 /// Holds a connection in use.
@@ -70,6 +75,11 @@ impl InFlight {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(connection)
+    }
+
+    /// Until it is set back, the connection can end only by a reset.
+    pub(crate) fn set_open_ended(&self, open_ended: bool) {
+        self.0.open_ended.store(open_ended, Ordering::Relaxed);
     }
 }
 
@@ -87,6 +97,7 @@ impl Connection {
             will: AtomicU8::new(Will::Serve as u8),
             waker: AtomicWaker::new(),
             in_flight: AtomicUsize::new(0),
+            open_ended: AtomicBool::new(false),
         }
     }
 
@@ -130,9 +141,13 @@ pub(crate) async fn run(server: Arc<Server>, connection: Arc<Connection>, stream
     };
     match opened {
         Ok((io, http2)) => {
-            let session = Session::new(server, connection, io.clone(), peer, http2);
+            let session = Session::new(server, connection.clone(), io.clone(), peer, http2);
             session.await;
-            Box::pin(end(io)).await;
+            if connection.open_ended.load(Ordering::Relaxed) {
+                io.reset();
+            } else {
+                Box::pin(end(io)).await;
+            }
         }
         Err(error) => tracing::debug!(%error, "an HTTP client did not get as far as a request"),
     }
@@ -377,7 +392,8 @@ impl Future for Session {
 
 fn serve_http1(server: &Server, io: Io, service: Service) -> Http1 {
     let options = &server.options;
-    let head = options.max_target + options.max_headers * options.max_header;
+    let field = options.max_header + ": \r\n".len();
+    let head = LINE + options.max_target + options.max_headers * field;
     let mut builder = http1::Builder::new();
     builder
         // The session itself looks whether the client is there: hyper would hold a buffer for it.

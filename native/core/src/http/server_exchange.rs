@@ -78,6 +78,17 @@ pub(crate) struct Counts {
     pub(crate) max_stream: usize,
 }
 
+impl Counts {
+    /// Counts a request in as unanswered, unless there are too many.
+    pub(crate) fn enter(&self, max_unanswered: usize) -> bool {
+        let entered = self.unanswered.fetch_add(1, Ordering::Relaxed) < max_unanswered;
+        if !entered {
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
+        entered
+    }
+}
+
 /// The process's end of an exchange. Dropped before the answer is complete, the answer is
 /// completed for it.
 pub struct Exchange {
@@ -177,9 +188,9 @@ pub(crate) fn bare(status: StatusCode) -> Answer {
 }
 
 impl Shared {
+    /// Of a request that was counted as unanswered.
     pub(crate) fn new(counts: Arc<Counts>, request: Request) -> Arc<Self> {
         metrics::http_requests.add(1);
-        counts.unanswered.fetch_add(1, Ordering::Relaxed);
         let bodiless = request.head.method == Method::HEAD;
         Arc::new(Self {
             counts,
@@ -516,12 +527,6 @@ impl Exchange {
             parts.aborted = true;
             state.wake();
         }
-    }
-}
-
-impl Counts {
-    pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
-        self.unanswered.load(Ordering::Relaxed) < max_unanswered
     }
 }
 

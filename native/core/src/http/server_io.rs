@@ -161,6 +161,16 @@ impl Io {
         lock(&self.0).wire.as_write().poll_shutdown(cx)
     }
 
+    /// Has the client's system report an error when the socket is dropped.
+    pub(crate) fn reset(&self) {
+        let inner = lock(&self.0);
+        let stream = match &inner.wire {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(session) => session.get_ref().0,
+        };
+        stream.reset_on_drop();
+    }
+
     /// Reads and drops.
     pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut scratch = [0; 4096];

@@ -45,7 +45,7 @@ impl HyperService<http::Request<Incoming>> for Service {
     fn call(&self, request: http::Request<Incoming>) -> Serve {
         let (mut head, incoming) = request.into_parts();
         let facts = Facts {
-            http1: head.version < Version::HTTP_2,
+            version: head.version,
             bodiless: head.method == Method::HEAD,
             in_flight: Some(InFlight::new(self.connection.clone())),
         };
@@ -94,10 +94,11 @@ impl Service {
             }
         }
         set_host(head)?;
-        if !self.server.counts.has_room(options.max_requests) {
-            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        if self.server.counts.enter(options.max_requests) {
+            Ok(())
+        } else {
+            Err(StatusCode::SERVICE_UNAVAILABLE)
         }
-        Ok(())
     }
 }
 
@@ -127,7 +128,7 @@ pub(crate) struct Serve {
 }
 
 struct Facts {
-    http1: bool,
+    version: Version,
     bodiless: bool,
     in_flight: Option<InFlight>,
 }
@@ -222,9 +223,10 @@ impl Serve {
             body,
         } = answer;
         // hyper reads what little is left of a body and otherwise closes; the client should know.
-        if self.facts.http1 && self.gathering.incoming.is_some() {
+        if self.facts.version < Version::HTTP_2 && self.gathering.incoming.is_some() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        let http10 = self.facts.version == Version::HTTP_10;
         let body = match (body, &self.exchange) {
             (AnswerBody::Whole(body), _) if is_silent(status) || self.facts.bodiless => {
                 if !is_silent(status) {
@@ -234,7 +236,7 @@ impl Serve {
             }
             (AnswerBody::Whole(body), _) => OutBody::whole(body, in_flight),
             (AnswerBody::Parts(_), Some(exchange)) => {
-                let body = OutBody::stream(exchange.clone(), in_flight);
+                let body = OutBody::stream(exchange.clone(), in_flight, http10);
                 self.exchange = None;
                 body
             }
