@@ -20,6 +20,10 @@
 %% Without a message for so long, the process hibernates.
 -define(REST_MS, 1000).
 
+%% Room for the garbage of a few requests, so that not each of them collects it. A process that
+%% hibernates has none of it.
+-define(HEAP_WORDS, 2500).
+
 %% How long the peer may take to close its side, so that closing ours does not destroy what it has
 %% not read yet.
 -define(LINGER_MS, 2000).
@@ -66,7 +70,8 @@
 %% @doc Starts the process of a connection. It is to be given the socket, and then `{go, ok}'.
 -spec start_link(config(), gen_tcp:socket(), erlmcp_native:address()) -> pid().
 start_link(Config, Port, PeerName) ->
-    spawn_link(?MODULE, init, [Config, Port, {self(), PeerName}]).
+    Args = [Config, Port, {self(), PeerName}],
+    spawn_opt(?MODULE, init, Args, [link, {min_heap_size, ?HEAP_WORDS}]).
 
 %% @doc Closes once the request in progress has been answered.
 -spec drain(pid()) -> ok.

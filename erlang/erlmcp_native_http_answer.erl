@@ -52,15 +52,11 @@
 
 -define(KEY, ?MODULE).
 -define(SUBSCRIBE, <<"subscriptions/listen">>).
--define(SUBSCRIPTION_ID, <<"io.modelcontextprotocol/subscriptionId">>).
 -define(FIRST_WITH_PRIMING, <<"2025-11-25">>).
 -define(INTERNAL_ERROR, -32603).
 
 %% How long a process waits for the one that serves the request.
 -define(ASK_TIMEOUT_MS, 5000).
-
-%% How long the last message of a stream waits for room.
--define(ROOM_TIMEOUT_MS, 60000).
 
 %% @doc Begins an answer, of the calling process.
 -spec new(call(), legacy | modern, binary(), none | erlmcp_native_http_tables:session()) -> ok.
@@ -240,9 +236,9 @@ do(Ref, {respond, Response}, #answer{open = Open} = Answer) ->
         error -> {{error, gone}, Answer}
     end;
 do(_, keepalive, #answer{mode = stream, call = #{exchange := Exchange}} = Answer) ->
-    case erlmcp_native_http_path:send(Exchange, erlmcp_native_sse:comment()) of
+    case erlmcp_native_http_out:keepalive(Exchange) of
         {error, closed} -> {ok, gone(Answer)};
-        _ -> {ok, Answer}
+        ok -> {ok, Answer}
     end;
 do(_, keepalive, Answer) ->
     {ok, Answer};
@@ -257,7 +253,7 @@ open(close_stream, #answer{stream = none} = Answer) ->
     {ok, Answer};
 open(close_stream, #answer{mode = stream, call = #{exchange := Exchange} = Call} = Answer) ->
     #{config := #{retry_ms := Retry}} = Call,
-    _ = erlmcp_native_http_path:send(Exchange, erlmcp_native_sse:encode(#{retry => Retry})),
+    _ = erlmcp_native_http_out:send(Exchange, #{retry => Retry}),
     {ok, leave(Answer)};
 open(close_stream, Answer) ->
     {ok, Answer};
@@ -273,8 +269,13 @@ session_id(#{id := Id}) -> Id.
 
 %% ---- responses
 
-respond({Id, _} = Wanted, Response, #answer{era = Era} = Answer) ->
-    try erlmcp_native_http_message:response(Id, dressed(Era, Wanted, Response)) of
+respond({Id, Method}, Response, #answer{era = Era} = Answer) ->
+    Complete =
+        case Era of
+            modern -> erlmcp_native_http_message:complete(Id, Method, Response);
+            legacy -> Response
+        end,
+    try erlmcp_native_http_message:response(Id, Complete) of
         Json -> finished(Json, Response, Answer)
     catch
         error:Refusal ->
@@ -283,18 +284,6 @@ respond({Id, _} = Wanted, Response, #answer{era = Era} = Answer) ->
             Json = erlmcp_native_http_message:response(Id, Failure),
             finished(Json, Failure, Answer)
     end.
-
-%% What each result has to say from 2026-07-28 on.
-dressed(modern, {Id, ?SUBSCRIBE}, {reply, Result}) ->
-    Meta = maps:get(<<"_meta">>, Result, #{}),
-    typed(Result#{<<"_meta">> => Meta#{?SUBSCRIPTION_ID => Id}});
-dressed(modern, _, {reply, Result}) ->
-    typed(Result);
-dressed(_, _, Response) ->
-    Response.
-
-typed(#{<<"resultType">> := _} = Result) -> {reply, Result};
-typed(Result) -> {reply, Result#{<<"resultType">> => <<"complete">>}}.
 
 finished(Json, Response, #answer{mode = whole, batch = false} = Answer) ->
     #answer{era = Era, headers = Headers} = Answer,
@@ -339,7 +328,7 @@ whole(Status, Headers, Body, #answer{call = #{exchange := Exchange}} = Answer) -
 streaming(#answer{mode = whole, call = #{exchange := Exchange}, headers = Headers} = Answer) ->
     Stream = resumable(Answer),
     Opened = Answer#answer{mode = stream, stream = Stream},
-    case erlmcp_native_http_path:stream(Exchange, 200, stream_headers() ++ Headers) of
+    case erlmcp_native_http_out:open(Exchange, Headers) of
         ok -> begun(primed(Opened));
         {error, closed} -> gone(Opened)
     end;
@@ -350,13 +339,6 @@ streaming(Answer) ->
 begun(#answer{done = Done} = Answer) ->
     Send = fun(Json, Acc) -> element(2, event(Json, more, Acc)) end,
     lists:foldl(Send, Answer#answer{done = []}, lists:reverse(Done)).
-
-stream_headers() ->
-    [
-        {<<"content-type">>, <<"text/event-stream">>},
-        {<<"cache-control">>, <<"no-cache">>},
-        {<<"x-accel-buffering">>, <<"no">>}
-    ].
 
 resumable(#answer{era = legacy, session = #{pid := Pid}, call = #{config := Config}}) ->
     case Config of
@@ -377,8 +359,7 @@ primed(#answer{revision = Revision, stream = Stream} = Answer) when
     case Answer of
         #answer{call = #{config := #{priming := true}, exchange := Exchange}} ->
             Id = erlmcp_native_http_events:id(Stream, 0),
-            Event = erlmcp_native_sse:encode(#{id => Id, data => <<>>}),
-            case erlmcp_native_http_path:send(Exchange, Event) of
+            case erlmcp_native_http_out:send(Exchange, #{id => Id, data => <<>>}) of
                 {error, closed} -> gone(Answer);
                 _ -> Answer
             end;
@@ -396,7 +377,7 @@ event(Json, _, #answer{mode = elsewhere, session = #{pid := Pid}} = Answer) ->
         Result -> {Result, Answer}
     end;
 event(Json, More, #answer{stream = none} = Answer) ->
-    direct(erlmcp_native_sse:encode(#{data => Json}), More, Answer);
+    direct(#{data => Json}, More, Answer);
 event(Json, More, #answer{stream = Stream, session = #{pid := Pid}} = Answer) ->
     case erlmcp_native_http_session:event(Pid, Stream, Json, More) of
         {deliver, Id} -> {ok, deliver(Id, Json, Answer)};
@@ -406,38 +387,18 @@ event(Json, More, #answer{stream = Stream, session = #{pid := Pid}} = Answer) ->
 
 %% A client that does not read what the session keeps gets it when it comes again.
 deliver(Id, Json, #answer{call = #{exchange := Exchange}} = Answer) ->
-    Event = erlmcp_native_sse:encode(#{id => Id, data => Json}),
-    case erlmcp_native_http_path:send(Exchange, Event) of
+    case erlmcp_native_http_out:send(Exchange, #{id => Id, data => Json}) of
         ok -> Answer;
         {error, _} -> leave(Answer)
     end.
 
-direct(Event, More, #answer{call = #{exchange := Exchange}} = Answer) ->
-    case erlmcp_native_http_path:send(Exchange, Event) of
-        ok ->
-            {ok, Answer};
-        {error, closed} ->
-            {{error, gone}, Answer#answer{mode = over}};
-        {error, busy} when More =:= more ->
-            {{error, busy}, Answer};
-        {error, busy} ->
-            case room(Exchange, erlang:monotonic_time(millisecond) + ?ROOM_TIMEOUT_MS) of
-                ok -> direct(Event, More, Answer);
-                gone -> {{error, gone}, Answer#answer{mode = over}}
-            end
-    end.
+direct(Event, last, #answer{call = #{exchange := Exchange}} = Answer) ->
+    directly(erlmcp_native_http_out:send_last(Exchange, Event), Answer);
+direct(Event, more, #answer{call = #{exchange := Exchange}} = Answer) ->
+    directly(erlmcp_native_http_out:send(Exchange, Event), Answer).
 
-room(Exchange, Deadline) ->
-    receive
-        Msg ->
-            case erlmcp_native_http_path:handle_info(Msg, Exchange) of
-                writable -> ok;
-                gone -> gone;
-                unknown -> room(Exchange, Deadline)
-            end
-    after max(0, Deadline - erlang:monotonic_time(millisecond)) ->
-        gone
-    end.
+directly({error, closed}, Answer) -> {{error, gone}, Answer#answer{mode = over}};
+directly(Result, Answer) -> {Result, Answer}.
 
 get_answer() -> get(?KEY).
 

@@ -16,7 +16,7 @@
 %% resumption, redirects, retries, timeouts, and HTTP+SSE where a server has nothing else.
 -module(erlmcp_native_http_client).
 
--export([start/2, start_link/2, send/2, cancel/2, initialize/3, info/1, close/1]).
+-export([start/2, start_link/2, send/2, send/3, cancel/2, initialize/3, info/1, close/1]).
 
 -export_type([options/0, event/0, reason/0]).
 
@@ -75,7 +75,15 @@ start_link(Url, Options) ->
 %% lets not be sent yet are kept until `initialize' and `notifications/initialized' are answered.
 -spec send(pid(), iodata()) -> ok | {error, erlmcp_native_http_client_core:send_error()}.
 send(Client, Message) ->
-    call(Client, {send, Message}).
+    send(Client, Message, #{}).
+
+%% @doc The same for a request with limits of its own, `timeout_ms' and `total_timeout_ms', each of
+%% which may be `infinity'. Without it those of the client apply, but to a `subscriptions/listen',
+%% which has none.
+-spec send(pid(), iodata(), erlmcp_native_http_client_requests:limits()) ->
+    ok | {error, erlmcp_native_http_client_core:send_error()}.
+send(Client, Message, Limits) ->
+    call(Client, {send, Message, Limits}).
 
 %% @doc Gives up a request: the server is told, and `{failed, Id, cancelled}' follows.
 -spec cancel(pid(), integer() | binary()) -> ok | {error, erlmcp_native:reason()}.

@@ -6,7 +6,7 @@
 %% there is something: who cannot take more makes the server wait.
 -module(erlmcp_native_http_client_core).
 
--export([new/1, send/2, cancel/2, handle_info/2, is_readable/1, take/1, info/1, close/1]).
+-export([new/1, send/3, cancel/2, handle_info/2, is_readable/1, take/1, info/1, close/1]).
 -export([resubmit/2, flush/1]).
 
 -export_type([core/0, event/0, reason/0, send_error/0]).
@@ -35,14 +35,16 @@ new(#{url := #{origin := Origin}, path := Path, http := Http} = Options) ->
     end.
 
 %% @doc Sends a message, or keeps it until it may be sent.
--spec send(iodata(), core()) -> {ok | {error, send_error()}, [event()], core()}.
-send(Data, Core) ->
-    case ?MESSAGE:read(Data) of
-        {ok, Message} ->
-            {Result, Next} = accept(Message, Core),
+-spec send(iodata(), Limits :: term(), core()) -> {ok | {error, send_error()}, [event()], core()}.
+send(Data, Given, Core) ->
+    case {?REQUESTS:limits(Given), ?MESSAGE:read(Data)} of
+        {{ok, Limits}, {ok, Message}} ->
+            {Result, Next} = accept(Message#{limits => Limits}, Core),
             {Events, Told} = ?INBOUND:told(Next),
             {Result, Events, Told};
-        {error, _} = Error ->
+        {{error, _} = Error, _} ->
+            {Error, [], Core};
+        {_, {error, _} = Error} ->
             {Error, [], Core}
     end.
 

@@ -14,12 +14,14 @@
     method := binary() | undefined,
     text := binary(),
     from := from(),
+    limits => erlmcp_native_http_client_requests:limits(),
     again => erlmcp_native_http_client_requests:again(),
     modern := none | binary(),
     body := none | map()
 }.
-%% `again': how it may be sent again, once it was tried. `modern': the revision that the message
-%% names itself, as all do from 2026-07-28 on; their `body' is decoded.
+%% `limits': of time, where they are its own. `again': how it may be sent again, once it was tried.
+%% `modern': the revision that the message names itself, as all do from 2026-07-28 on; their `body'
+%% is decoded.
 
 -define(META, <<"io.modelcontextprotocol/protocolVersion">>).
 

@@ -53,8 +53,8 @@ init(#{owner := Owner, max_owner_queue := Messages, max_owner_bytes := Bytes} = 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, term(), #state{}} | {stop, normal, ok, #state{}}.
-handle_call({send, Message}, _, #state{core = Core} = State) ->
-    {Result, Events, Next} = erlmcp_native_http_client_core:send(Message, Core),
+handle_call({send, Message, Limits}, _, #state{core = Core} = State) ->
+    {Result, Events, Next} = erlmcp_native_http_client_core:send(Message, Limits, Core),
     {reply, Result, tell(Events, State#state{core = Next})};
 handle_call({cancel, Id}, _, #state{core = Core} = State) ->
     {Events, Next} = erlmcp_native_http_client_core:cancel(Id, Core),
@@ -93,7 +93,7 @@ terminate(_, #state{core = Core}) ->
     erlmcp_native_http_client_core:close(Core).
 
 %% @private Tokens and messages are not for the log.
--spec format_status(map()) -> map().
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     Summary = fun
         (state, #state{core = Core}) -> erlmcp_native_http_client_core:info(Core);

@@ -3,9 +3,9 @@
 
 -export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2, size/1]).
 -export([ids_of_session/1]).
--export([expired/3, left_ms/2, again/2, next/1, start_timer/2]).
+-export([limits/1, expired/3, left_ms/2, again/2, next/1, start_timer/2]).
 
--export_type([requests/0, request/0, id/0, again/0]).
+-export_type([requests/0, request/0, id/0, again/0, limits/0]).
 
 -type id() :: integer() | binary().
 
@@ -15,26 +15,44 @@
     resumes := again(),
     event_id := none | binary(),
     retry_ms := none | non_neg_integer(),
+    timeout_ms := pos_integer() | infinity,
     deadline := integer() | infinity,
-    timer := reference()
+    timer := reference() | none
 }.
 %% `exchange': where the response is expected. `resumes': how often in a row its stream may be
 %% resumed without anything new. `event_id', `retry_ms': as the stream said last.
 
 -type again() :: none | erlmcp_native_backoff:backoff().
 
+-type limits() :: #{
+    timeout_ms => pos_integer() | infinity,
+    total_timeout_ms => pos_integer() | infinity
+}.
+
 -record(requests, {
-    timeout_ms :: pos_integer(),
+    limits :: limits(),
     resumes :: again(),
-    total_ms :: pos_integer() | infinity,
     waiting = #{} :: #{id() => request()}
 }).
 
 -opaque requests() :: #requests{}.
 
+-define(LONGEST_MS, 86400000).
+
 -spec new(erlmcp_native_http_client_options:options()) -> requests().
 new(#{timeout_ms := Timeout, total_timeout_ms := Total, max_resumes := Resumes} = Options) ->
-    #requests{timeout_ms = Timeout, total_ms = Total, resumes = again(Resumes, Options)}.
+    Limits = #{timeout_ms => Timeout, total_timeout_ms => Total},
+    #requests{limits = Limits, resumes = again(Resumes, Options)}.
+
+%% @doc Checks limits that are given for one request.
+-spec limits(term()) -> {ok, limits()} | {error, {option, term(), term()}}.
+limits(Given) when is_map(Given) ->
+    case [{Key, Value} || {Key, Value} <- maps:to_list(Given), not is_limit(Key, Value)] of
+        [] -> {ok, Given};
+        [{Key, Value} | _] -> {error, {option, Key, Value}}
+    end;
+limits(Given) ->
+    {error, {option, options, Given}}.
 
 %% @doc Delays for so many tries more.
 -spec again(non_neg_integer() | infinity, erlmcp_native_http_client_options:options()) -> again().
@@ -53,13 +71,14 @@ next(Backoff) -> erlmcp_native_backoff:next(now_ms(), Backoff).
 -spec left_ms(id(), requests()) -> non_neg_integer() | infinity.
 left_ms(Id, #requests{waiting = Waiting}) ->
     case Waiting of
-        #{Id := #{timer := Timer}} -> left(erlang:read_timer(Timer));
+        #{Id := #{timer := Timer}} when Timer =/= none -> left(erlang:read_timer(Timer));
         #{} -> infinity
     end.
 
 -spec add(erlmcp_native_http_client_message:message(), requests()) -> requests().
 add(#{id := Id} = Message, Requests) ->
-    #requests{waiting = Waiting, total_ms = Total, resumes = Resumes} = Requests,
+    #requests{waiting = Waiting, limits = Defaults, resumes = Resumes} = Requests,
+    #{timeout_ms := Timeout, total_timeout_ms := Total} = limits_of(Message, Defaults),
     Deadline =
         case Total of
             infinity -> infinity;
@@ -71,8 +90,9 @@ add(#{id := Id} = Message, Requests) ->
         resumes => Resumes,
         event_id => none,
         retry_ms => none,
+        timeout_ms => Timeout,
         deadline => Deadline,
-        timer => start_timer(Id, Deadline, Requests)
+        timer => start_timer(Id, Timeout, Deadline)
     },
     Requests#requests{waiting = Waiting#{Id => Request}}.
 
@@ -103,9 +123,11 @@ heard(Id, Item, #requests{waiting = Waiting, resumes = Resumes} = Requests) ->
 -spec touch(id(), requests()) -> requests().
 touch(Id, #requests{waiting = Waiting} = Requests) ->
     case Waiting of
-        #{Id := #{timer := Timer, deadline := Deadline}} ->
+        #{Id := #{timer := Timer, timeout_ms := Timeout, deadline := Deadline}} when
+            Timer =/= none
+        ->
             _ = erlang:cancel_timer(Timer),
-            update(Id, #{timer => start_timer(Id, Deadline, Requests)}, Requests);
+            update(Id, #{timer => start_timer(Id, Timeout, Deadline)}, Requests);
         #{} ->
             Requests
     end.
@@ -114,7 +136,7 @@ touch(Id, #requests{waiting = Waiting} = Requests) ->
 remove(Id, #requests{waiting = Waiting} = Requests) ->
     case maps:take(Id, Waiting) of
         {#{timer := Timer} = Request, Rest} ->
-            _ = erlang:cancel_timer(Timer),
+            _ = Timer =/= none andalso erlang:cancel_timer(Timer),
             {Request, Requests#requests{waiting = Rest}};
         error ->
             error
@@ -141,10 +163,26 @@ expired(Id, Timer, #requests{waiting = Waiting}) ->
 start_timer(Ms, What) ->
     erlang:start_timer(Ms, self(), {erlmcp_native_http_client, What}).
 
-start_timer(Id, infinity, #requests{timeout_ms = Timeout}) ->
+start_timer(_, infinity, infinity) ->
+    none;
+start_timer(Id, Timeout, infinity) ->
     start_timer(Timeout, {expired, Id});
-start_timer(Id, Deadline, #requests{timeout_ms = Timeout}) ->
+start_timer(Id, Timeout, Deadline) ->
+    %% Any integer is less than an atom.
     start_timer(max(0, min(Timeout, Deadline - now_ms())), {expired, Id}).
+
+is_limit(Key, Value) when Key =:= timeout_ms; Key =:= total_timeout_ms ->
+    Value =:= infinity orelse (is_integer(Value) andalso Value > 0 andalso Value =< ?LONGEST_MS);
+is_limit(_, _) ->
+    false.
+
+%% A subscription is a request that is not meant to be answered soon.
+limits_of(#{method := <<"subscriptions/listen">>} = Message, _) ->
+    maps:merge(
+        #{timeout_ms => infinity, total_timeout_ms => infinity}, maps:get(limits, Message, #{})
+    );
+limits_of(Message, Defaults) ->
+    maps:merge(Defaults, maps:get(limits, Message, #{})).
 
 left(false) -> 0;
 left(Ms) -> Ms.

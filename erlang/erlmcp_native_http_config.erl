@@ -2,7 +2,7 @@
 %% the processes of its requests.
 -module(erlmcp_native_http_config).
 
--export([check/2, complete/3, legacy/1, modern/1, is_modern/1]).
+-export([check/2, complete/3, legacy/1, is_modern/1]).
 
 -export_type([checked/0, config/0, key/0]).
 
@@ -71,10 +71,6 @@ complete(Key, Path, #{own := #{handler := Handler} = Own, listener := Http}) ->
 %% @doc Those of the revisions that begin with `initialize', the newest first.
 -spec legacy([binary()]) -> [binary()].
 legacy(Revisions) -> [Revision || Revision <- Revisions, not is_modern(Revision)].
-
-%% @doc Those that are said with each request.
--spec modern([binary()]) -> [binary()].
-modern(Revisions) -> [Revision || Revision <- Revisions, is_modern(Revision)].
 
 %% @doc Revisions are dates, and compare as such.
 -spec is_modern(binary()) -> boolean().

@@ -2,6 +2,8 @@
 %% is asked for, and whether the head of the request is right.
 -module(erlmcp_native_http_endpoint).
 
+-include_lib("kernel/include/logger.hrl").
+
 -export([serve/3, body/2]).
 
 -define(INVALID_REQUEST, -32600).
@@ -38,16 +40,41 @@ route(Exchange, _, _) ->
 
 authorized(Exchange, Request, #{authorize := none} = Config, Serve) ->
     Serve(call(Exchange, Request, anonymous, Config));
-authorized(Exchange, Request, #{authorize := {Module, Function, Args}} = Config, Serve) ->
-    case apply(Module, Function, [maps:remove(body, Request) | Args]) of
+authorized(Exchange, Request, #{authorize := Hook} = Config, Serve) ->
+    case ask(Hook, maps:remove(body, Request)) of
         {ok, Principal} ->
             Serve(call(Exchange, Request, Principal, Config));
         {unauthorized, Params} ->
             Complete = erlmcp_native_http_metadata:challenge(Params, Request, Config),
             challenge(401, Complete, Exchange);
         {forbidden, Params} ->
-            challenge(403, Params, Exchange)
+            challenge(403, Params, Exchange);
+        failed ->
+            erlmcp_native_http_path:reply(Exchange, 500, [], <<>>)
     end.
+
+%% What the hook was given holds a token, and stays out of the log.
+ask({Module, Function, Args}, Head) ->
+    try apply(Module, Function, [Head | Args]) of
+        {ok, _} = Ok -> Ok;
+        {Refusal, Params} = Refused when
+            is_binary(Params), Refusal =:= unauthorized orelse Refusal =:= forbidden
+        ->
+            Refused;
+        _ ->
+            ?LOG_ERROR("erlmcp_native: ~p:~p returned no verdict", [Module, Function]),
+            failed
+    catch
+        Class:_:Stack ->
+            Where = [{M, F, arity(A)} || {M, F, A, _} <- Stack],
+            ?LOG_ERROR("erlmcp_native: ~p:~p failed: ~p in ~0p", [
+                Module, Function, Class, Where
+            ]),
+            failed
+    end.
+
+arity(Args) when is_list(Args) -> length(Args);
+arity(Arity) -> Arity.
 
 call(Exchange, Request, Principal, Config) ->
     #{exchange => Exchange, request => Request, principal => Principal, config => Config}.

@@ -32,9 +32,9 @@ decide(Header, Message, Revisions) ->
     Meta = meta(Message),
     case Meta of
         #{?VERSION := Version} ->
-            case erlmcp_native_http_config:modern(Revisions) of
-                [] -> by_header(Header, Message, Meta, Revisions);
-                _ -> modern(Version, Header, Message, Meta, Revisions)
+            case serves_modern(Revisions) of
+                true -> modern(Version, Header, Message, Meta, Revisions);
+                false -> by_header(Header, Message, Meta, Revisions)
             end;
         #{} ->
             by_header(Header, Message, Meta, Revisions)
@@ -58,12 +58,12 @@ meta(#{<<"params">> := #{<<"_meta">> := #{} = Meta}}) -> Meta;
 meta(_) -> #{}.
 
 by_header(none, Message, _, Revisions) ->
-    case erlmcp_native_http_config:legacy(Revisions) of
-        [] -> unsupported(asked(Message), Revisions);
-        _ -> {legacy, none}
+    case is_modern(lists:last(Revisions)) of
+        true -> unsupported(asked(Message), Revisions);
+        false -> {legacy, none}
     end;
 by_header(Header, Message, Meta, Revisions) ->
-    case {lists:member(Header, Revisions), erlmcp_native_http_config:is_modern(Header)} of
+    case {lists:member(Header, Revisions), is_modern(Header)} of
         {true, true} -> complete(Header, Message, Meta);
         {true, false} -> {legacy, Header};
         {false, _} -> unsupported(Header, Revisions)
@@ -80,7 +80,7 @@ modern(Version, none, _, _, _) ->
 modern(Version, Header, _, _, _) when Version =/= Header ->
     mismatch(<<"MCP-Protocol-Version does not match the body, which says ">>, Version);
 modern(Version, _, Message, Meta, Revisions) ->
-    case lists:member(Version, erlmcp_native_http_config:modern(Revisions)) of
+    case is_modern(Version) andalso lists:member(Version, Revisions) of
         true -> complete(Version, Message, Meta);
         false -> unsupported(Version, Revisions)
     end.
@@ -107,10 +107,14 @@ mismatch(_, _) ->
 %% served, the answer must not look as if one were.
 unsupported(Requested, Revisions) ->
     Text = <<"Unsupported protocol version">>,
-    case erlmcp_native_http_config:modern(Revisions) of
-        [] ->
-            {refused, ?INVALID_REQUEST, Text, none};
-        _ ->
+    case serves_modern(Revisions) of
+        true ->
             Data = #{<<"supported">> => Revisions, <<"requested">> => Requested},
-            {refused, ?UNSUPPORTED_VERSION, Text, Data}
+            {refused, ?UNSUPPORTED_VERSION, Text, Data};
+        false ->
+            {refused, ?INVALID_REQUEST, Text, none}
     end.
+
+serves_modern([Newest | _]) -> is_modern(Newest).
+
+is_modern(Revision) -> erlmcp_native_http_config:is_modern(Revision).

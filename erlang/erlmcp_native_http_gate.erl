@@ -37,12 +37,13 @@ without_port(Host) ->
 origins(_, any) ->
     ok;
 origins(Headers, Allowed) ->
-    case lists:all(
-        fun({Name, Value}) -> Name =/= <<"origin">> orelse origin(Value, Allowed) end, Headers
-    ) of
-        true -> ok;
-        false -> {forbidden, <<"Origin not allowed">>}
+    case lists:keyfind(<<"origin">>, 1, Headers) of
+        false -> ok;
+        _ -> foreign([Value || {<<"origin">>, Value} <- Headers, not origin(Value, Allowed)])
     end.
+
+foreign([]) -> ok;
+foreign(_) -> {forbidden, <<"Origin not allowed">>}.
 
 origin(Origin, default) ->
     case binary:split(string:lowercase(Origin), <<"://">>) of

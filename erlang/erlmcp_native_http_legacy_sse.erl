@@ -41,9 +41,7 @@ run(#{id := Id, pid := Pid}, #{config := Config, exchange := Exchange}) ->
     case erlmcp_native_http_session:listen(Pid) of
         {ok, _} ->
             true = erlmcp_native_http_tables:begin_request(self(), Id, stream, Key),
-            Endpoint = erlmcp_native_sse:encode(#{
-                event => <<"endpoint">>, data => [Path, <<"?sessionId=">>, Id]
-            }),
+            Endpoint = #{event => <<"endpoint">>, data => [Path, <<"?sessionId=">>, Id]},
             erlmcp_native_http_stream:run([Endpoint], live, Exchange, Config);
         gone ->
             ok

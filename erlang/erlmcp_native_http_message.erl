@@ -2,7 +2,11 @@
 -module(erlmcp_native_http_message).
 
 -export([kind/1, params/1, notification/2, request/3, response/2, failure/3, failure/4]).
--export([status/1]).
+-export([complete/3, status/1]).
+-export([of_subscription/2]).
+
+-define(SUBSCRIBE, <<"subscriptions/listen">>).
+-define(SUBSCRIPTION_ID, <<"io.modelcontextprotocol/subscriptionId">>).
 
 -export_type([kind/0]).
 
@@ -76,6 +80,22 @@ failed(none, Error) ->
     erlmcp_native_json:encode(#{<<"jsonrpc">> => <<"2.0">>, <<"error">> => Error});
 failed(Id, Error) ->
     erlmcp_native_json:encode(#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id, <<"error">> => Error}).
+
+%% @doc An answer with what each result has to say from 2026-07-28 on.
+-spec complete(id(), Method :: binary(), erlmcp_native_http_handler:answer()) ->
+    erlmcp_native_http_handler:answer().
+complete(Id, ?SUBSCRIBE, {reply, Result}) -> typed(of_subscription(Id, Result));
+complete(_, _, {reply, Result}) -> typed(Result);
+complete(_, _, Answer) -> Answer.
+
+typed(#{<<"resultType">> := _} = Result) -> {reply, Result};
+typed(Result) -> {reply, Result#{<<"resultType">> => <<"complete">>}}.
+
+%% @doc Params or a result of a subscription, which bear the id of the request that began it.
+-spec of_subscription(id(), map()) -> map().
+of_subscription(Id, Params) ->
+    Meta = maps:get(<<"_meta">>, Params, #{}),
+    Params#{<<"_meta">> => Meta#{?SUBSCRIPTION_ID => Id}}.
 
 %% @doc The status that an answer goes out with from 2026-07-28 on.
 -spec status(erlmcp_native_http_handler:answer()) -> 200 | 400 | 404.

@@ -3,8 +3,6 @@
 
 -export([notify/3, ask/4]).
 
--define(SUBSCRIPTION_ID, <<"io.modelcontextprotocol/subscriptionId">>).
-
 %% While the process that serves the request waits here it is the one to send keep-alives.
 -define(KEEPALIVE_MS, 10000).
 
@@ -14,11 +12,8 @@
 notify(Ref, Method, Params) ->
     Marked =
         case erlmcp_native_http_answer:subscription(Ref) of
-            {subscription, Id} ->
-                Meta = maps:get(<<"_meta">>, Params, #{}),
-                Params#{<<"_meta">> => Meta#{?SUBSCRIPTION_ID => Id}};
-            none ->
-                Params
+            {subscription, Id} -> erlmcp_native_http_message:of_subscription(Id, Params);
+            none -> Params
         end,
     Json = erlmcp_native_http_message:notification(Method, Marked),
     erlmcp_native_http_answer:ask(Ref, {send, Json}).

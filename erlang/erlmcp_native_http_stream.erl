@@ -9,6 +9,9 @@
 -define(INVALID_REQUEST, -32600).
 -define(FIRST_WITH_PRIMING, <<"2025-11-25">>).
 
+%% So many events wait at most for a client to read.
+-define(MAX_WAITING, 1000).
+
 -spec serve(call()) -> term().
 serve(#{request := #{headers := Headers}} = Call) ->
     case erlmcp_native_http_post:session(Call) of
@@ -46,54 +49,66 @@ resume({ok, {Stream, Count}}, #{pid := Pid} = Session, Call) ->
 begin_with(Events, More, Stream, #{id := Id}, #{exchange := Exchange} = Call) ->
     #{config := #{key := Key} = Config} = Call,
     true = erlmcp_native_http_tables:begin_request(self(), Id, stream, Key),
-    Encoded = [
-        erlmcp_native_sse:encode(#{
-            id => erlmcp_native_http_events:id(Stream, Count), data => Data
-        })
+    First = [
+        #{id => erlmcp_native_http_events:id(Stream, Count), data => Data}
      || {Count, Data} <- Events
     ],
-    run(Encoded, More, Exchange, Config).
+    run(First, More, Exchange, Config).
 
 %% @doc Sends events, and then those that come as messages.
--spec run([iodata()], live | done, erlmcp_native_http_path:exchange(), map()) -> ok.
+-spec run([erlmcp_native_sse:fields()], live | done, erlmcp_native_http_path:exchange(), map()) ->
+    ok.
 run(Events, More, Exchange, Config) ->
-    case erlmcp_native_http_path:stream(Exchange, 200, headers()) of
-        ok -> sent(erlmcp_native_http_path:send(Exchange, Events), More, Exchange, Config);
-        {error, closed} -> ok
-    end,
+    _ =
+        case erlmcp_native_http_out:open(Exchange, []) of
+            ok -> send(queue:from_list(Events), More, Exchange, Config);
+            {error, closed} -> ok
+        end,
     true = erlmcp_native_http_tables:end_request(),
     ok.
 
-headers() ->
-    [
-        {<<"content-type">>, <<"text/event-stream">>},
-        {<<"cache-control">>, <<"no-cache">>},
-        {<<"x-accel-buffering">>, <<"no">>}
-    ].
+send(Events, More, Exchange, Config) ->
+    case {queue:out(Events), More} of
+        {{empty, _}, live} -> loop(Events, More, Exchange, Config);
+        {{empty, _}, done} -> erlmcp_native_http_path:finish(Exchange);
+        {{{value, Event}, Rest}, _} ->
+            case erlmcp_native_http_out:send(Exchange, Event) of
+                ok -> send(Rest, More, Exchange, Config);
+                {error, busy} -> loop(Events, More, Exchange, Config);
+                {error, closed} -> ok
+            end
+    end.
 
-%% A client that does not read is cut off; what it has missed it gets when it comes again.
-sent(ok, live, Exchange, Config) -> loop(Exchange, Config);
-sent(ok, done, Exchange, _) -> erlmcp_native_http_path:finish(Exchange);
-sent({error, _}, _, _, _) -> ok.
-
-loop(Exchange, #{keepalive_ms := KeepAlive} = Config) ->
+%% What is in the queue waits for the client to read.
+loop(Events, More, Exchange, #{keepalive_ms := KeepAlive} = Config) ->
     receive
-        {erlmcp_native_http, {event, Fields}} ->
-            send(erlmcp_native_sse:encode(Fields), Exchange, Config);
         {erlmcp_native_http, {event, Id, Data}} ->
-            send(erlmcp_native_sse:encode(#{id => Id, data => Data}), Exchange, Config);
-        {erlmcp_native_http, finish} ->
-            erlmcp_native_http_path:finish(Exchange);
-        {erlmcp_native_http, drain} ->
-            erlmcp_native_http_path:finish(Exchange);
+            event(#{id => Id, data => Data}, Events, More, Exchange, Config);
+        {erlmcp_native_http, End} when End =:= finish; End =:= drain ->
+            waiting(queue:is_empty(Events), Events, done, Exchange, Config);
         Msg ->
             case erlmcp_native_http_path:handle_info(Msg, Exchange) of
                 gone -> ok;
-                _ -> loop(Exchange, Config)
+                writable -> send(Events, More, Exchange, Config);
+                unknown -> loop(Events, More, Exchange, Config)
             end
     after KeepAlive ->
-        send(erlmcp_native_sse:comment(), Exchange, Config)
+        case erlmcp_native_http_out:keepalive(Exchange) of
+            ok -> loop(Events, More, Exchange, Config);
+            {error, closed} -> ok
+        end
     end.
 
-send(Event, Exchange, Config) ->
-    sent(erlmcp_native_http_path:send(Exchange, Event), live, Exchange, Config).
+event(Event, Events, More, Exchange, Config) ->
+    case queue:len(Events) of
+        0 ->
+            send(queue:in(Event, Events), More, Exchange, Config);
+        Length when Length < ?MAX_WAITING ->
+            loop(queue:in(Event, Events), More, Exchange, Config);
+        %% A client that does not read is sent away; what it has missed it gets when it comes again.
+        _ ->
+            erlmcp_native_http_path:finish(Exchange)
+    end.
+
+waiting(true, Events, More, Exchange, Config) -> send(Events, More, Exchange, Config);
+waiting(false, Events, More, Exchange, Config) -> loop(Events, More, Exchange, Config).

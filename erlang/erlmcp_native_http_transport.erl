@@ -125,7 +125,7 @@ terminate(_, #state{module = Module, shape = Shape, core = Core}) ->
     Module:terminate(Shape).
 
 %% @private Tokens and messages are not for the log.
--spec format_status(map()) -> map().
+-spec format_status(gen_server:format_status()) -> gen_server:format_status().
 format_status(Status) ->
     Summary = fun
         (state, #state{} = State) -> info(State);
@@ -183,7 +183,7 @@ send(Data, #state{guard = Guard} = State) ->
     end.
 
 send_one(Data, #state{core = Core, stats = Stats} = State) ->
-    {Result, Events, Next} = erlmcp_native_http_client_core:send(Data, Core),
+    {Result, Events, Next} = erlmcp_native_http_client_core:send(Data, #{}, Core),
     Counted =
         case Result of
             ok -> erlmcp_native_transport_stats:sent(iolist_size(Data), Stats);

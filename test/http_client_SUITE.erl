@@ -83,6 +83,8 @@ duties() ->
         requests_time_out_and_are_cancelled,
         initialize_times_out_and_is_not_cancelled,
         progress_extends_up_to_a_cap,
+        requests_have_timeouts_of_their_own,
+        subscriptions_do_not_time_out,
         late_responses_are_ignored,
         %% Authorization.
         token_in_a_header_of_every_request,
@@ -942,6 +944,40 @@ progress_extends_up_to_a_cap(Config) ->
     ?assert(Progress(0) >= 3),
     ?assert(erlang:monotonic_time(millisecond) - Since >= 900).
 
+requests_have_timeouts_of_their_own(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{timeout_ms => 100}),
+    ok = ?CLIENT:send(C, call(2, <<"tools/call">>), #{timeout_ms => infinity}),
+    R = http_peer:next(P),
+    ok = ?CLIENT:send(C, call(3, <<"tools/call">>), #{total_timeout_ms => 50}),
+    ?assertEqual({failed, 3, timeout}, event(C)),
+    receive
+        {erlmcp_native, C, Event} -> error(Event)
+    after 200 -> ok
+    end,
+    http_peer:json(R, result(2, #{})),
+    ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
+    [
+        ?assertEqual(
+            {error, {option, Key, Value}},
+            ?CLIENT:send(C, call(4, <<"ping">>), #{Key => Value})
+        )
+     || {Key, Value} <- [{timeout_ms, 0}, {total_timeout_ms, x}, {other, 1}]
+    ].
+
+subscriptions_do_not_time_out(Config) ->
+    P = peer(Config),
+    C = start(Config, #{timeout_ms => 50}),
+    ok = ?CLIENT:send(C, modern(1, <<"subscriptions/listen">>, #{})),
+    R = http_peer:next(P),
+    http_peer:stream(R),
+    receive
+        {erlmcp_native, C, Event} -> error(Event)
+    after 200 -> ok
+    end,
+    http_peer:event(R, #{data => note_map(<<"notifications/tools/list_changed">>)}),
+    ?assertMatch([#{<<"method">> := _}], messages(C, 1)).
+
 late_responses_are_ignored(Config) ->
     P = peer(Config),
     C = ready(Config, #{}, stream),
@@ -1410,6 +1446,7 @@ listening(C) ->
 our_server_ends_the_session(Config) ->
     {Server, C} = served(Config, #{}, #{reinitialize => true, get_stream => false}),
     {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+    until(fun() -> maps:get(phase, element(2, ?CLIENT:info(C))) =:= ready end),
     {ok, #{session := First}} = ?CLIENT:info(C),
     {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Server),
     ok = erlmcp_native_http:close(Server),

@@ -33,6 +33,7 @@ cases() ->
         answer_before_the_upload_is_over,
         request_as_it_was_meant,
         unfit_requests,
+        address_of_the_other_family,
         connection_is_kept,
         last_used_is_used_first,
         closed_when_the_server_says_so,
@@ -71,6 +72,8 @@ cases() ->
         tls_names_server_and_protocol,
         tls_certificates,
         tls_plain_peer,
+        tls_silent_peer,
+        tls_cancel_in_the_upload,
         tls_in_bulk,
         proxy_for_http,
         proxy_for_https,
@@ -366,9 +369,10 @@ who_does_not_take_makes_the_server_wait(Config) ->
     end,
     Port = http_peers:serve(Script, #{tcp => [{sndbuf, 65536}]}),
     start(Config, Port, #{high_water_bytes => 65536}),
-    Id = request((get_request())#{timeout_ms := 2000}),
+    Id = request((get_request())#{timeout_ms := 1000}),
     {head, Id, 200, _} = event(Id),
-    ok = quiet(500),
+    %% Longer than the timeout: it is not the server who is waited for.
+    ok = serving(1500),
     Sent = length([sent || sent <- told()]),
     ?assert(Sent < Pieces div 2, Sent),
     {done, Body} = body(Id),
@@ -484,6 +488,24 @@ unfit_requests(Config) ->
     ],
     [?assertMatch({R, {error, {option, _, _}}}, {R, request(R)}) || R <- Unfit],
     ?assertMatch(#{connections := 0, active := 0, queued := 0}, info()).
+
+address_of_the_other_family(Config) ->
+    Loopback = {0, 0, 0, 0, 0, 0, 0, 1},
+    case gen_tcp:listen(0, [inet6, {ip, Loopback}]) of
+        {ok, Probe} ->
+            ok = gen_tcp:close(Probe),
+            Port = http_peers:serve(fun(Conn) ->
+                http_peers:tell(Conn, http_peers:request(Conn)),
+                http_peers:answer(Conn, {200, <<>>})
+            end, #{tcp => [inet6], ip => Loopback}),
+            open(Config, origin(http, <<"::1">>, Port), #{}),
+            {200, _, {done, <<>>}} = answer(request(get_request())),
+            Host = iolist_to_binary(["[::1]:", integer_to_list(Port)]),
+            [opened, Request] = told(),
+            ?assertEqual(Host, header(<<"host">>, Request));
+        {error, _} ->
+            {skip, no_ipv6}
+    end.
 
 %% The pool.
 
@@ -1019,6 +1041,31 @@ tls_plain_peer(Config) ->
     secure(Config, <<"localhost">>, Port),
     ?assertMatch({failed, #{safe := true}}, answer(request(get_request()))).
 
+tls_silent_peer(Config) ->
+    Port = http_peers:serve(fun(Conn) -> http_peers:drain(Conn) end),
+    open(Config, origin(https, <<"localhost">>, Port), #{
+        tls => #{cacertfile => file(Config, "ca.pem")}, handshake_timeout_ms => 100
+    }),
+    Answer = answer(request(get_request())),
+    ?assertEqual({failed, #{reason => {tls, timeout}, safe => true}}, Answer),
+    _ = teller(closed).
+
+tls_cancel_in_the_upload(Config) ->
+    Port = http_peers:serve(fun(Conn) ->
+        _ = http_peers:head(Conn),
+        ok = http_peers:tell(Conn, stuck),
+        ok = http_peers:wait(read),
+        http_peers:drain(Conn)
+    end, #{tls => server(Config, "server")}),
+    secure(Config, <<"localhost">>, Port),
+    Id = request(post(binary:copy(<<"x">>, 32 * ?MIB))),
+    Server = teller(stuck),
+    cancel(Id),
+    Server ! read,
+    ?assertEqual(Server, teller(closed)),
+    ?assertEqual([], events()),
+    ?assertMatch(#{active := 0, queued := 0}, info()).
+
 tls_in_bulk(Config) ->
     Port = http_peers:serve(fun http_peers:echo/1, #{tls => server(Config, "server")}),
     secure(Config, <<"localhost">>, Port),
@@ -1375,7 +1422,21 @@ pick(Pick, [First | Rest], Before) ->
 pick(_, [], _) ->
     no.
 
-%% Lets come what comes for so long without a pause.
+%% Lets come what comes for so long.
+serving(Ms) ->
+    Timer = erlang:start_timer(Ms, self(), enough),
+    serving_until(Timer).
+
+serving_until(Timer) ->
+    receive
+        {timeout, Timer, enough} ->
+            ok;
+        Msg ->
+            absorb(Msg),
+            serving_until(Timer)
+    end.
+
+%% Lets come what comes, until nothing does for so long.
 quiet(Ms) ->
     receive
         Msg ->

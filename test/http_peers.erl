@@ -14,7 +14,7 @@
 
 %% Runs the script in a process of its own for each connection to the port returned. They live as
 %% long as the caller, who receives `{peer, Pid, What}' of what they tell; first of all `opened' or
-%% `{handshake, Reason}'. Options: `tls', those of `ssl'; `tcp', those of the listener.
+%% `{handshake, Reason}'. Options: `tls', those of `ssl'; `tcp', those of the listener; `ip'.
 -spec serve(fun((conn()) -> term())) -> inet:port_number().
 serve(Script) ->
     serve(Script, #{}).
@@ -31,7 +31,8 @@ serve(Script, Options) ->
 keeper(Test, Script, Options) ->
     Monitor = monitor(process, Test),
     Tcp = [binary, {active, false}, {reuseaddr, true}, {nodelay, true}, {backlog, 100}],
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}} | maps:get(tcp, Options, [])] ++ Tcp),
+    Ip = maps:get(ip, Options, {127, 0, 0, 1}),
+    {ok, Listen} = gen_tcp:listen(0, maps:get(tcp, Options, []) ++ [{ip, Ip} | Tcp]),
     {ok, Port} = inet:port(Listen),
     _ = spawn_link(fun() -> acceptor(Test, Listen, Script, Options) end),
     Test ! {self(), Port},

@@ -204,22 +204,24 @@ impl Inner {
             return self.refused();
         }
         let start = buf.filled().len();
-        if self.ahead.is_empty() {
-            if self.eof {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(self.wire.as_read().poll_read(cx, buf))?;
-        } else {
+        if !self.ahead.is_empty() {
             let n = self.ahead.len().min(buf.remaining());
             buf.put_slice(self.ahead.get(..n).unwrap_or_default());
             self.ahead.drain(..n);
-            if self.ahead.is_empty() {
-                self.ahead = Vec::new();
+        }
+        if self.ahead.is_empty() {
+            self.ahead = Vec::new();
+            let begun = buf.filled().len() > start;
+            // With what was read ahead comes what else there is: hyper would make more room to read
+            // the rest of a head than it needs for all of it.
+            match self.wire_read(cx, buf) {
+                Poll::Ready(Ok(())) => {}
+                other if !begun => return other,
+                _ => {}
             }
         }
         let read = buf.filled().get(start..).unwrap_or_default();
         metrics::bytes_in.add(read.len() as u64);
-        self.eof |= read.is_empty();
         let Some(check) = &mut self.check else {
             return Poll::Ready(Ok(()));
         };
@@ -230,6 +232,15 @@ impl Inner {
             if verdict.pass == 0 {
                 return self.refused();
             }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wire_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.eof && buf.remaining() > 0 {
+            let before = buf.filled().len();
+            ready!(self.wire.as_read().poll_read(cx, buf))?;
+            self.eof = buf.filled().len() == before;
         }
         Poll::Ready(Ok(()))
     }
