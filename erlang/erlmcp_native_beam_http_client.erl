@@ -6,6 +6,10 @@
 %%
 %% A request that a reused connection has failed before a byte came back is sent once more, on a
 %% new connection: if nothing of it can have been sent, or else if its method is idempotent.
+%%
+%% Two things are known of `gen_tcp' and `ssl' and not mended here: the answer of a server that
+%% resets the connection while a large request is still being sent is lost with it, and over TLS a
+%% body that goes up to the end of its connection is taken for complete without a close_notify.
 -module(erlmcp_native_beam_http_client).
 
 -behaviour(erlmcp_native_http_client_path).

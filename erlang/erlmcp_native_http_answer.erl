@@ -347,7 +347,7 @@ resumable(#answer{era = legacy, session = #{pid := Pid}, call = #{config := Conf
         #{} ->
             case erlmcp_native_http_session:open(Pid) of
                 {ok, Stream} -> Stream;
-                gone -> none
+                _ -> none
             end
     end;
 resumable(_) ->

@@ -11,6 +11,7 @@
 -define(ANSWER, erlmcp_native_http_client_answer).
 -define(WIRE, erlmcp_native_http_client_wire).
 -define(URL, erlmcp_native_http_client_url).
+-define(TOOLS, erlmcp_native_http_client_tools).
 
 -type key() :: erlmcp_native_http_client_wire:key().
 -type id() :: erlmcp_native_http_client_requests:id().
@@ -73,6 +74,8 @@
     %% Streamable HTTP, or HTTP+SSE of 2024-11-05 after the former was refused.
     mode = streamable :: streamable | {probing, message(), #exchange{}, binary()} | {sse, url()},
     restarting = none :: none | message(),
+    %% Calls that wait for the tools to be looked up, with what the server answered, latest first.
+    looking_up = [] :: [{message(), binary()}],
     listen :: #listen{},
     ignored = 0 :: non_neg_integer(),
     out = [] :: [event()]

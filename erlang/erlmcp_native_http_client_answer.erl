@@ -133,6 +133,10 @@ body(#answer{parts = Parts}) -> iolist_to_binary(lists:reverse(Parts)).
 
 content_type(Headers) ->
     case lists:keyfind(<<"content-type">>, 1, Headers) of
+        {_, <<"application/json">> = Plain} ->
+            Plain;
+        {_, <<"text/event-stream">> = Plain} ->
+            Plain;
         {_, Value} ->
             [Type | _] = binary:split(Value, <<";">>),
             string:lowercase(string:trim(Type));

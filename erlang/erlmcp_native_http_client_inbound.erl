@@ -1,9 +1,7 @@
 % @private The messages that reach a client: who waits for them, and what they say of the session.
 -module(erlmcp_native_http_client_inbound).
 
--export([items/3, item/3, told/1, tell/2]).
-
--include_lib("kernel/include/logger.hrl").
+-export([items/3, item/3, frame/2, tell/2, told/1]).
 
 -include("erlmcp_native_http_client.hrl").
 
@@ -52,7 +50,11 @@ message(_, Text, #exchange{role = Role}, Core) ->
 
 response(#{method := <<"initialize">>, from := From}, Text, Exchange, Core) ->
     #exchange{url = #{origin := Origin}, answer = Answer} = Exchange,
-    {ok, Decoded} = erlmcp_native_json:decode(Text),
+    Decoded =
+        case erlmcp_native_json:decode(Text) of
+            {ok, Map} -> Map;
+            {error, _} -> #{}
+        end,
     Headers = ?ANSWER:headers(Answer),
     #core{session = Session} = Core,
     Next = ?SESSION:answered(Decoded, Headers, Origin, Session),
@@ -61,7 +63,11 @@ response(#{method := <<"initialize">>, from := From}, Text, Exchange, Core) ->
 response(#{method := <<"tools/list">>, modern := Modern} = Message, Text, _, Core) when
     Modern =/= none
 ->
-    frame(tools(Message, Text, Core), Core);
+    ?TOOLS:listed(Message, Text, Core);
+response(#{method := <<"tools/call">>, modern := Modern} = Message, Text, _, Core) when
+    Modern =/= none
+->
+    ?TOOLS:called(Message, Text, Core);
 response(_, Text, _, Core) ->
     frame(Text, Core).
 
@@ -75,25 +81,12 @@ initialized(client, true, _, #core{restarting = Confirmation} = Core) ->
 initialized(client, false, _, Core) ->
     ?STREAM:lose_session(Core).
 
-frame({Text, Core}, _) -> frame(Text, Core);
+%% @doc A message for the owner.
+-spec frame(binary(), #core{}) -> #core{}.
 frame(Text, #core{out = [{frames, Frames} | Out]} = Core) ->
     Core#core{out = [{frames, [Text | Frames]} | Out]};
 frame(Text, #core{out = Out} = Core) ->
     Core#core{out = [{frames, [Text]} | Out]}.
-
-tools(#{body := Body}, Text, #core{session = Session} = Core) ->
-    {ok, Answer} = erlmcp_native_json:decode(Text),
-    First = not is_map_key(<<"cursor">>, maps:get(<<"params">>, Body, #{})),
-    {Changed, Refused, Next} = ?SESSION:tools(First, Answer, Session),
-    Warn = fun({Name, Fault}) ->
-        ?LOG_WARNING("erlmcp_native: refused tool ~0p for its x-mcp-header: ~0p", [Name, Fault])
-    end,
-    lists:foreach(Warn, Refused),
-    Learnt = Core#core{session = Next},
-    case Changed of
-        unchanged -> {Text, Learnt};
-        {changed, Less} -> {erlmcp_native_json:encode(Less), Learnt}
-    end.
 
 ignore(#core{ignored = Ignored} = Core) ->
     Core#core{ignored = Ignored + 1}.

@@ -15,6 +15,7 @@
     text := binary(),
     from := from(),
     limits => erlmcp_native_http_client_requests:limits(),
+    looked_up => true,
     again => erlmcp_native_http_client_requests:again(),
     modern := none | binary(),
     body := none | map()

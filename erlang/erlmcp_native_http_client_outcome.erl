@@ -229,6 +229,8 @@ fail(Id, Reason, #core{session = Session} = Core) ->
         {#{method := <<"initialize">>}, Removed} ->
             Unanswered = ?SESSION:unanswered(Session),
             ?CORE:flush(?INBOUND:tell({failed, Id, Reason}, Removed#core{session = Unanswered}));
+        {#{from := client}, Removed} ->
+            ?TOOLS:unlisted(Removed);
         {_, Removed} ->
             ?INBOUND:tell({failed, Id, Reason}, Removed);
         error ->

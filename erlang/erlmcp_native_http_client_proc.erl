@@ -123,7 +123,8 @@ take_one(Takes, #state{core = Core} = State) ->
     take(Takes - 1, tell(Events, State#state{core = Next})).
 
 look(Takes, #state{window = Window, owner = Owner} = State) ->
-    case erlmcp_native_window:look(unread(Owner), Window) of
+    {Unread, Waits} = unread(Owner),
+    case erlmcp_native_window:look(Unread, Waits, Window) of
         {open, Open} ->
             take_one(Takes, State#state{window = Open});
         {shut, WaitMs, Shut} ->
@@ -132,12 +133,12 @@ look(Takes, #state{window = Window, owner = Owner} = State) ->
     end.
 
 unread(Owner) when node(Owner) =:= node() ->
-    case process_info(Owner, message_queue_len) of
-        {_, Length} -> Length;
-        undefined -> 0
+    case process_info(Owner, [message_queue_len, status]) of
+        [{_, Length}, {_, Status}] -> {Length, Status =:= waiting};
+        undefined -> {0, false}
     end;
 unread(_) ->
-    0.
+    {0, false}.
 
 tell(Events, State) -> lists:foldl(fun tell_one/2, State, Events).
 

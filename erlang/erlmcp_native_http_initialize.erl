@@ -68,6 +68,10 @@ handle(Id, Params, Revision, Session, #{config := Config} = Call, Headers) ->
             failed
     end.
 
+%% Names may be atoms.
+agree(#{protocolVersion := Version} = Result, Revision, Session, Config) ->
+    Named = (maps:remove(protocolVersion, Result))#{<<"protocolVersion">> => Version},
+    agree(Named, Revision, Session, Config);
 %% A server may insist on another revision, if it is one that is served.
 agree(#{<<"protocolVersion">> := Revision} = Result, Revision, _, _) ->
     Result;

@@ -8,6 +8,10 @@
 -define(PARSE_ERROR, -32700).
 -define(INVALID_REQUEST, -32600).
 -define(INVALID_PARAMS, -32602).
+-define(INTERNAL_ERROR, -32603).
+
+%% Of a session, at a time.
+-define(MAX_REQUESTS, 1000).
 
 %% @doc Serves a request to one of the two paths.
 -spec serve(erlmcp_native_http_answer:call()) -> term().
@@ -72,9 +76,18 @@ decoded({ok, Message}, Session, #{exchange := Exchange} = Call) ->
         invalid ->
             refuse(400, ?INVALID_REQUEST, <<"Invalid Request">>, Call);
         Kind ->
-            _ = erlmcp_native_http_path:reply(Exchange, 202, [], <<"Accepted">>),
-            accepted(Kind, Message, Session, Call)
+            case is_room(Session) of
+                true ->
+                    _ = erlmcp_native_http_path:reply(Exchange, 202, [], <<"Accepted">>),
+                    accepted(Kind, Message, Session, Call);
+                false ->
+                    refuse(503, ?INTERNAL_ERROR, <<"Too many requests">>, Call)
+            end
     end.
+
+%% What has been accepted is counted nowhere else.
+is_room(#{id := Id}) ->
+    length(erlmcp_native_http_tables:requests(Id, requests)) < ?MAX_REQUESTS.
 
 accepted({response, _}, Message, Session, _) ->
     erlmcp_native_http_post:response(Session, Message);

@@ -89,10 +89,13 @@ complete(_, _, {reply, Result}) -> typed(Result);
 complete(_, _, Answer) -> Answer.
 
 typed(#{<<"resultType">> := _} = Result) -> {reply, Result};
+typed(#{resultType := _} = Result) -> {reply, Result};
 typed(Result) -> {reply, Result#{<<"resultType">> => <<"complete">>}}.
 
 %% @doc Params or a result of a subscription, which bear the id of the request that began it.
 -spec of_subscription(id(), map()) -> map().
+of_subscription(Id, #{'_meta' := Meta} = Params) ->
+    of_subscription(Id, (maps:remove('_meta', Params))#{<<"_meta">> => Meta});
 of_subscription(Id, Params) ->
     Meta = maps:get(<<"_meta">>, Params, #{}),
     Params#{<<"_meta">> => Meta#{?SUBSCRIPTION_ID => Id}}.

@@ -169,8 +169,9 @@ request(Id, Method, Revision, Session, Message, Call) ->
 notification(Revision, Session, Message, #{exchange := Exchange} = Call) ->
     case erlmcp_native_http_message:params(Message) of
         {ok, _} ->
-            _ = erlmcp_native_http_path:reply(Exchange, 202, [], <<>>),
-            notified(Revision, Session, Message, Call);
+            %% Not before: what has been answered is counted no longer.
+            ok = notified(Revision, Session, Message, Call),
+            erlmcp_native_http_path:reply(Exchange, 202, [], <<>>);
         error ->
             refuse(400, none, {?INVALID_PARAMS, <<"Invalid params">>}, Call)
     end.

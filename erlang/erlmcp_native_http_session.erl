@@ -54,6 +54,9 @@
 
 -define(CALL_TIMEOUT_MS, 30000).
 
+%% Requests go on when their clients are gone, and are counted nowhere else then.
+-define(MAX_STREAMS, 1000).
+
 %% @doc Begins a session, unless there are too many.
 -spec new(start()) -> {ok, erlmcp_native_http_tables:session()} | {error, too_many}.
 new(#{config := #{sessions_open := Open, max_sessions := Max}, id := Id} = Start) ->
@@ -71,7 +74,8 @@ close(Pid) ->
     end.
 
 %% @doc Opens a stream for the answer to a request, with the calling process as owner and sink.
--spec open(pid()) -> {ok, stream()} | gone.
+%% `busy': there are too many to keep another.
+-spec open(pid()) -> {ok, stream()} | busy | gone.
 open(Pid) -> call(Pid, open).
 
 %% @doc Opens a stream for what belongs to no request; the caller is its sink.
@@ -148,6 +152,8 @@ watch(_) -> none.
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, term(), #state{}} | {stop, normal, ok, #state{}}.
+handle_call(open, _, #state{streams = Streams} = State) when map_size(Streams) >= ?MAX_STREAMS ->
+    {reply, busy, State};
 handle_call(open, {Pid, _}, State) ->
     opened(post, #stream{owner = Pid, sink = Pid}, State);
 handle_call(listen, {Pid, _}, State) ->

@@ -6,7 +6,7 @@
 %% is unread is at most the latest of what was sent, whose sizes are remembered.
 -module(erlmcp_native_window).
 
--export([new/2, room/1, sent/3, look/2]).
+-export([new/2, room/1, sent/3, look/2, look/3]).
 
 -export_type([window/0]).
 
@@ -26,6 +26,9 @@
 -opaque window() :: #window{}.
 
 -define(MAX_WAIT_MS, 20).
+
+%% A fifth of a second.
+-define(STUCK_LOOKS, 12).
 
 %% @doc A window that wants a look before anything is sent.
 -spec new(MaxMessages :: pos_integer(), MaxBytes :: pos_integer()) -> window().
@@ -55,6 +58,14 @@ sent(Messages, Bytes, Window) ->
 -spec look(QueueLength :: non_neg_integer(), window()) ->
     {open, window()} | {shut, WaitMs :: pos_integer(), window()}.
 look(Length, Window) ->
+    look(Length, false, Window).
+
+%% @doc As {@link look/2}, of a receiver that may leave messages of others in its queue. While it
+%% waits it has looked at all of them: if what was sent last counts as unread for that long, it is
+%% what others sent that is unread, and one more message has to show it.
+-spec look(QueueLength :: non_neg_integer(), Waits :: boolean(), window()) ->
+    {open, window()} | {shut, WaitMs :: pos_integer(), window()}.
+look(Length, Waits, Window) ->
     #window{max_messages = MaxMessages, max_bytes = MaxBytes, shut = Shut} = Window,
     #window{unread_bytes = Unread} = Rest = forget_read(Length, Window),
     %% Once shut it opens at half: a receiver that is just too slow is not looked at before
@@ -62,6 +73,8 @@ look(Length, Window) ->
     case Shut of
         0 when Length < MaxMessages, Unread < MaxBytes -> open(Length, Rest);
         _ when Length =< MaxMessages div 2, Unread =< MaxBytes div 2 -> open(Length, Rest);
+        _ when Waits, Length < MaxMessages, Shut >= ?STUCK_LOOKS ->
+            {open, Rest#window{messages = 1, bytes = 1, shut = 0}};
         _ -> {shut, min(1 bsl min(Shut, 5), ?MAX_WAIT_MS), Rest#window{shut = Shut + 1}}
     end.
 

@@ -79,6 +79,8 @@ duties() ->
         modern_session_ids_are_ignored,
         modern_tools_are_checked,
         modern_params_are_mirrored,
+        modern_mismatch_looks_the_tools_up,
+        modern_mismatch_that_stays,
         %% Time.
         requests_time_out_and_are_cancelled,
         initialize_times_out_and_is_not_cancelled,
@@ -902,6 +904,64 @@ modern_params_are_mirrored(Config) ->
     ),
     ?assertEqual([], Headers(3, #{<<"s">> => null, <<"o">> => #{}})).
 
+modern_mismatch_looks_the_tools_up(Config) ->
+    P = peer(Config),
+    C = start(Config),
+    Params = #{<<"name">> => <<"t">>, <<"arguments">> => #{<<"r">> => <<"eu">>}},
+    ok = ?CLIENT:send(C, modern(1, <<"tools/call">>, Params)),
+    ok = ?CLIENT:send(C, modern(2, <<"tools/call">>, Params)),
+    Refuse = fun(R) ->
+        Body = erlmcp_native_json:encode(error_map(id(R), -32020)),
+        http_peer:answer(R, 400, [], Body)
+    end,
+    [A, B] = [http_peer:next(P), http_peer:next(P)],
+    Refuse(A),
+    List = http_peer:next(P),
+    ?assertMatch(#{<<"method">> := <<"tools/list">>}, http_peer:body(List)),
+    ?assertEqual(<<"2026-07-28">>, http_peer:header(<<"mcp-protocol-version">>, List)),
+    Refuse(B),
+    Plain = #{<<"name">> => <<"u">>},
+    http_peer:json(List, result(id(List), #{<<"tools">> => [Plain], <<"nextCursor">> => <<"2">>})),
+    More = http_peer:next(P),
+    ?assertMatch(#{<<"params">> := #{<<"cursor">> := <<"2">>}}, http_peer:body(More)),
+    until(fun() -> maps:get(pending, element(2, ?CLIENT:info(C))) =:= 3 end),
+    Mark = #{<<"type">> => <<"string">>, <<"x-mcp-header">> => <<"Region">>},
+    http_peer:json(More, result(id(More), #{<<"tools">> => [tool(#{<<"r">> => Mark})]})),
+    Calls = [http_peer:next(P), http_peer:next(P)],
+    [
+        begin
+            ?assertEqual(<<"eu">>, http_peer:header(<<"mcp-param-region">>, R)),
+            http_peer:json(R, result(id(R), #{}))
+        end
+     || R <- Calls
+    ],
+    ?assertEqual([1, 2], lists:sort([Id || #{<<"id">> := Id} <- messages(C, 2)])).
+
+modern_mismatch_that_stays(Config) ->
+    P = peer(Config),
+    C = start(Config),
+    Refuse = fun() ->
+        R = http_peer:next(P),
+        http_peer:answer(R, 400, [], erlmcp_native_json:encode(error_map(id(R), -32020)))
+    end,
+    Call = fun(Id) ->
+        ok = ?CLIENT:send(C, modern(Id, <<"tools/call">>, #{<<"name">> => <<"t">>})),
+        Refuse()
+    end,
+    Call(1),
+    List = http_peer:next(P),
+    http_peer:json(List, result(id(List), #{<<"tools">> => []})),
+    Refuse(),
+    ?assertMatch([#{<<"id">> := 1, <<"error">> := #{<<"code">> := -32020}}], messages(C, 1)),
+    Call(2),
+    http_peer:answer(http_peer:next(P), 500, [], <<>>),
+    ?assertMatch([#{<<"id">> := 2, <<"error">> := #{<<"code">> := -32020}}], messages(C, 1)),
+    Call(3),
+    Refused = http_peer:next(P),
+    http_peer:json(Refused, error_map(id(Refused), -32601)),
+    ?assertMatch([#{<<"id">> := 3, <<"error">> := #{<<"code">> := -32020}}], messages(C, 1)),
+    http_peer:none(P, 50).
+
 %% ---- time
 
 requests_time_out_and_are_cancelled(Config) ->
@@ -1467,8 +1527,8 @@ our_server_of_2026(Config) ->
         [Answer] = messages(C, 1),
         Answer
     end,
-    %% Not before its definition was seen.
-    ?assertMatch(#{<<"error">> := #{<<"code">> := -32020}}, Region(2, <<"x">>)),
+    %% Its definition was not seen: it is refused, looked up and called again.
+    ?assertMatch(#{<<"result">> := #{}}, Region(2, <<"x">>)),
     ok = ?CLIENT:send(C, modern(3, <<"tools/list">>, #{})),
     ?assertMatch([#{<<"result">> := #{}}], messages(C, 1)),
     ?assertMatch(#{<<"result">> := #{}}, Region(4, <<"eu-west">>)),

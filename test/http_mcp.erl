@@ -104,7 +104,12 @@ answer(Socket) ->
             Error
     end.
 
-body(<<"text/event-stream">>, _, Socket) -> events(Socket);
+%% A stream that is known to be empty when it begins may say so.
+body(<<"text/event-stream">>, Headers, Socket) ->
+    case header(<<"content-length">>, Headers) of
+        <<"0">> -> [];
+        none -> events(Socket)
+    end;
 body(Type, Headers, Socket) ->
     case header(<<"content-length">>, Headers) of
         none -> <<>>;

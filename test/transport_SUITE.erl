@@ -20,6 +20,7 @@ groups() ->
             window_opens_and_shuts,
             window_counts_bytes,
             window_waits_longer,
+        window_believes_a_receiver_that_waits,
             options_of_erlmcp,
             options_refused,
             options_of_accepted
@@ -138,6 +139,25 @@ window_counts_bytes(_) ->
     %% One message may be larger than everything that is allowed.
     {open, W6} = erlmcp_native_window:look(0, erlmcp_native_window:sent(1, 100000, W5)),
     ?assertEqual({1000, 1000}, erlmcp_native_window:room(W6)).
+
+%% What others sent lies before what was sent, for ever.
+window_believes_a_receiver_that_waits(_) ->
+    {open, W0} = erlmcp_native_window:look(1, true, erlmcp_native_window:new(10, 1000)),
+    Shut = lists:foldl(
+        fun(_, W) ->
+            {shut, _, Next} = erlmcp_native_window:look(1, true, W),
+            Next
+        end,
+        erlmcp_native_window:sent(1, 5000, W0),
+        lists:seq(1, 12)
+    ),
+    {shut, _, _} = erlmcp_native_window:look(1, false, Shut),
+    {open, W1} = erlmcp_native_window:look(1, true, Shut),
+    ?assertEqual({1, 1}, erlmcp_native_window:room(W1)),
+    W2 = erlmcp_native_window:sent(1, 10, W1),
+    ?assertEqual(none, erlmcp_native_window:room(W2)),
+    {open, W3} = erlmcp_native_window:look(1, true, W2),
+    ?assertEqual({9, 990}, erlmcp_native_window:room(W3)).
 
 window_waits_longer(_) ->
     {open, W} = erlmcp_native_window:look(0, erlmcp_native_window:new(1, 1)),
