@@ -258,6 +258,36 @@ async fn streams_over_http2_and_tells_of_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_were_read_with_one_that_streams_are_served_after_it() {
+    let fixture = listen(options());
+    let mut socket = fixture.connect().await;
+    let two = "POST /one HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\none\
+        POST /two HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\ntwo\
+        GET /three HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    socket.write_all(two.as_bytes()).await.unwrap();
+    for name in ["one", "two", "three"] {
+        let served = fixture.serve();
+        assert_eq!(served.request.head.uri.path(), format!("/{name}"));
+        served.stream();
+        served.exchange.send(Bytes::from(name)).unwrap();
+        let large = Bytes::from(vec![b'x'; 5000]);
+        served.exchange.send(large).unwrap();
+        served.exchange.finish().unwrap();
+    }
+    let all = rest(socket).await;
+    let answers: Vec<&str> = all.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+    assert_eq!(answers.len(), 3);
+    for (answer, name) in answers.iter().zip(["one", "two", "three"]) {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("transfer-encoding: chunked"));
+        assert_eq!(head.contains("connection: close"), name == "three");
+        let len = name.len();
+        assert!(body.starts_with(&format!("{len:x}\r\n{name}\r\n1388\r\nxxx")));
+        assert!(body.ends_with("xxx\r\n0\r\n\r\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reset_stream_is_a_client_that_is_gone() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
@@ -348,7 +378,6 @@ async fn refuses_over_http2_what_is_over_a_limit() {
     assert_eq!(refused.headers()["retry-after"], "1");
     served.reply("");
     assert_eq!(first.await.unwrap().unwrap().status(), 200);
-    quiet(&fixture.events);
 }
 
 #[tokio::test(flavor = "multi_thread")]

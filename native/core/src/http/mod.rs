@@ -6,6 +6,7 @@ mod server_connection;
 mod server_exchange;
 mod server_io;
 mod server_service;
+mod server_stream;
 
 pub mod client;
 pub mod server;

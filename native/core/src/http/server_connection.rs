@@ -2,9 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -16,9 +16,11 @@ use super::server::Shared as Server;
 use super::server_check::Check;
 use super::server_io::{Io, Progress, Wire};
 use super::server_service::Service;
+use super::server_stream::{Outcome, Streaming, Takeover};
 use crate::error::Error;
 use crate::metrics;
 use crate::stream::{Address, Stream};
+use crate::sync::lock;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -66,6 +68,8 @@ pub(crate) struct Connection {
     in_flight: AtomicUsize,
     /// The end of the connection would be taken for the end of the answer (HTTP/1.0).
     open_ended: AtomicBool,
+    /// From the service to the task that polls it, within one poll.
+    takeover: Mutex<Option<Box<Takeover>>>,
 }
 
 /// Holds a connection in use.
@@ -75,6 +79,10 @@ impl InFlight {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         connection.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(connection)
+    }
+
+    pub(crate) fn connection(&self) -> Arc<Connection> {
+        self.0.clone()
     }
 
     /// Until it is set back, the connection can end only by a reset.
@@ -98,7 +106,17 @@ impl Connection {
             waker: AtomicWaker::new(),
             in_flight: AtomicUsize::new(0),
             open_ended: AtomicBool::new(false),
+            takeover: Mutex::new(None),
         }
+    }
+
+    /// Has the connection's task go on with a stream.
+    pub(crate) fn take_over(&self, takeover: Takeover) {
+        *lock(&self.takeover) = Some(Box::new(takeover));
+    }
+
+    fn taken_over(&self) -> Option<Box<Takeover>> {
+        lock(&self.takeover).take()
     }
 
     pub(crate) fn tell(&self, will: Will) {
@@ -229,6 +247,8 @@ type Http2 = http2::Connection<TokioIo<Io>, Service, TokioExecutor>;
 enum Http {
     One(Box<Http1>),
     Two(Box<Http2>),
+    Stream(Box<Streaming>),
+    Over,
 }
 
 /// An open connection until there is nothing more to serve on it.
@@ -265,6 +285,7 @@ impl Session {
             connection: connection.clone(),
             peer,
             tls: io.is_tls(),
+            io: io.clone(),
         };
         let http = if http2 {
             Http::Two(Box::new(serve_http2(&server, io.clone(), service)))
@@ -292,20 +313,54 @@ impl Session {
             match &mut self.http {
                 Http::One(http) => Pin::new(http.as_mut()).graceful_shutdown(),
                 Http::Two(http) => Pin::new(http.as_mut()).graceful_shutdown(),
+                Http::Stream(_) | Http::Over => {}
             }
         }
     }
 
     fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let result = match &mut self.http {
-            Http::One(http) => Pin::new(http.as_mut()).poll(cx),
-            Http::Two(http) => Pin::new(http.as_mut()).poll(cx),
-        };
-        result.map(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%error, "an HTTP connection has ended");
+        loop {
+            let result = match &mut self.http {
+                Http::One(http) => Pin::new(http.as_mut()).poll(cx),
+                Http::Two(http) => Pin::new(http.as_mut()).poll(cx),
+                Http::Stream(stream) => match ready!(stream.poll(cx)) {
+                    Outcome::Complete if stream.keep_alive && !self.draining => {
+                        self.end_stream();
+                        continue;
+                    }
+                    _ => return Poll::Ready(()),
+                },
+                Http::Over => return Poll::Ready(()),
+            };
+            match (result, self.connection.taken_over()) {
+                (Poll::Pending, Some(takeover)) => self.begin_stream(*takeover),
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Ready(result), _) => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "an HTTP connection has ended");
+                    }
+                    return Poll::Ready(());
+                }
             }
-        })
+        }
+    }
+
+    /// Goes on without hyper.
+    fn begin_stream(&mut self, takeover: Takeover) {
+        if let Http::One(http) = std::mem::replace(&mut self.http, Http::Over) {
+            let parts = http.into_parts();
+            self.io.give_back(parts.read_buf);
+            let stream = Streaming::new(self.io.clone(), parts.service, takeover);
+            self.http = Http::Stream(Box::new(stream));
+        }
+    }
+
+    /// Goes on with hyper.
+    fn end_stream(&mut self) {
+        if let Http::Stream(stream) = std::mem::replace(&mut self.http, Http::Over) {
+            let http = serve_http1(&self.server, self.io.clone(), stream.service);
+            self.http = Http::One(Box::new(http));
+        }
     }
 
     fn observe(&mut self) {
@@ -377,7 +432,7 @@ impl Future for Session {
         }
         me.observe();
         if me.state == Doing::Waiting
-            && matches!(me.http, Http::One(_))
+            && !matches!(me.http, Http::Two(_))
             && me.io.poll_gone(cx).is_ready()
         {
             return Poll::Ready(());

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
@@ -30,12 +31,16 @@ struct Inner {
     wire: Wire,
     /// For HTTP/1 only.
     check: Option<Check>,
+    /// What hyper has given back: read and checked already.
+    given_back: Bytes,
     /// What was read ahead.
     ahead: Vec<u8>,
     /// The status that answers for what the client has sent, once hyper is done with what came
     /// before it.
     refusal: Option<u16>,
     eof: bool,
+    /// The socket has not taken all that was written.
+    blocked: bool,
     last_written: Option<Instant>,
 }
 
@@ -55,9 +60,11 @@ impl Io {
         Self(Arc::new(Mutex::new(Inner {
             wire,
             check: None,
+            given_back: Bytes::new(),
             ahead: Vec::new(),
             refusal: None,
             eof: false,
+            blocked: false,
             last_written: None,
         })))
     }
@@ -87,6 +94,16 @@ impl Io {
         }
     }
 
+    /// Takes back what hyper has read and not used.
+    pub(crate) fn give_back(&self, bytes: Bytes) {
+        lock(&self.0).given_back = bytes;
+    }
+
+    /// Whether hyper may hold what the socket has not taken.
+    pub(crate) fn is_blocked(&self) -> bool {
+        lock(&self.0).blocked
+    }
+
     /// Resolves when the client has closed its side. Of a client that has sent more already it is
     /// not known.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -95,7 +112,8 @@ impl Io {
         if inner.eof {
             return Poll::Ready(());
         }
-        if !inner.ahead.is_empty() || !complete || inner.refusal.is_some() {
+        let ahead = !inner.ahead.is_empty() || !inner.given_back.is_empty();
+        if ahead || !complete || inner.refusal.is_some() {
             return Poll::Pending;
         }
         match ready!(inner.poll_look(cx, AHEAD)) {
@@ -149,7 +167,8 @@ impl Io {
     pub(crate) fn has_unread(&self) -> bool {
         let inner = lock(&self.0);
         let within = inner.check.as_ref().is_some_and(|c| !c.between_messages());
-        !inner.eof && (within || inner.refusal.is_some() || !inner.ahead.is_empty())
+        let ahead = !inner.ahead.is_empty() || !inner.given_back.is_empty();
+        !inner.eof && (within || inner.refusal.is_some() || ahead)
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -200,6 +219,11 @@ impl Inner {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.given_back.is_empty() {
+            let n = self.given_back.len().min(buf.remaining());
+            buf.put_slice(&self.given_back.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
         if self.refusal.is_some() {
             return self.refused();
         }
@@ -249,7 +273,9 @@ impl Inner {
     where
         F: FnOnce(Pin<&mut (dyn AsyncWrite + Send + Unpin)>) -> Poll<io::Result<usize>>,
     {
-        let written = ready!(write(self.wire.as_write()))?;
+        let result = write(self.wire.as_write());
+        self.blocked = result.is_pending();
+        let written = ready!(result)?;
         metrics::bytes_out.add(written as u64);
         self.last_written = Some(Instant::now());
         Poll::Ready(Ok(written))

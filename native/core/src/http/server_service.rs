@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
-use http::{HeaderValue, Method, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
@@ -21,6 +21,8 @@ use super::server_connection::{Connection, InFlight};
 use super::server_exchange::{
     Answer, AnswerBody, Body, Exchange, Request, Shared, bare, is_silent,
 };
+use super::server_io::Io;
+use super::server_stream::Takeover;
 use crate::metrics;
 use crate::stream::Address;
 
@@ -35,6 +37,7 @@ pub(crate) struct Service {
     pub(crate) connection: Arc<Connection>,
     pub(crate) peer: Option<Address>,
     pub(crate) tls: bool,
+    pub(crate) io: Io,
 }
 
 impl HyperService<http::Request<Incoming>> for Service {
@@ -47,6 +50,8 @@ impl HyperService<http::Request<Incoming>> for Service {
         let facts = Facts {
             version: head.version,
             bodiless: head.method == Method::HEAD,
+            keep_alive: !wants_close(&head.headers),
+            io: self.io.clone(),
             in_flight: Some(InFlight::new(self.connection.clone())),
         };
         if let Err(status) = self.admit(&mut head) {
@@ -102,6 +107,15 @@ impl Service {
     }
 }
 
+fn wants_close(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter();
+    options.any(|value| {
+        let value = value.as_bytes();
+        let mut options = value.split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
+}
+
 /// The authority of an HTTP/2 request or of a target in absolute form stands for `host`.
 fn set_host(head: &mut request::Parts) -> Result<(), StatusCode> {
     let Some(authority) = head.uri.authority() else {
@@ -130,6 +144,8 @@ pub(crate) struct Serve {
 struct Facts {
     version: Version,
     bodiless: bool,
+    keep_alive: bool,
+    io: Io,
     in_flight: Option<InFlight>,
 }
 
@@ -236,8 +252,19 @@ impl Serve {
             }
             (AnswerBody::Whole(body), _) => OutBody::whole(body, in_flight),
             (AnswerBody::Parts(_), Some(exchange)) => {
+                let connection = in_flight.connection();
                 let body = OutBody::stream(exchange.clone(), in_flight, http10);
                 self.exchange = None;
+                if self.can_be_taken_over() {
+                    connection.take_over(Takeover {
+                        status,
+                        headers,
+                        body,
+                        http10,
+                        keep_alive: self.facts.keep_alive,
+                    });
+                    return Poll::Pending;
+                }
                 body
             }
             _ => OutBody::whole(Bytes::new(), in_flight),
@@ -246,6 +273,13 @@ impl Serve {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Poll::Ready(Ok(response))
+    }
+
+    /// Whether hyper has nothing left to do for this request.
+    fn can_be_taken_over(&self) -> bool {
+        self.facts.version < Version::HTTP_2
+            && self.gathering.incoming.is_none()
+            && !self.facts.io.is_blocked()
     }
 
     fn refuse(&mut self, status: StatusCode) -> Poll<Result<Response<OutBody>, Infallible>> {
