@@ -90,7 +90,7 @@ info(#core{session = Session, requests = Requests, wire = Wire, listen = Listen}
                 {sse, _} -> http_sse;
                 _ -> streamable_http
             end,
-        pending => ?REQUESTS:size(Requests),
+        pending => ?REQUESTS:count(Requests),
         listening => Listen#listen.key =/= none,
         ignored => Core#core.ignored,
         http => ?WIRE:info(Wire)
@@ -137,7 +137,7 @@ accept(Message, Core) ->
     room(fun(C) -> submit(Message, C) end, Core).
 
 room(Then, #core{requests = Requests, held = Held, options = #{max_pending := Max}} = Core) ->
-    Pending = ?REQUESTS:size(Requests),
+    Pending = ?REQUESTS:count(Requests),
     case Pending < Max andalso queue:len(Held) < Max of
         true -> Then(Core);
         false -> {{error, busy}, Core}

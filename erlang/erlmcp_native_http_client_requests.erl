@@ -1,8 +1,8 @@
 %% @private The requests that wait for a response, each with its timer, as one value.
 -module(erlmcp_native_http_client_requests).
 
--export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2, size/1]).
--export([ids_of_session/1]).
+-export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2]).
+-export([count/1, ids_of_session/1]).
 -export([limits/1, expired/3, left_ms/2, again/2, next/1, start_timer/2]).
 
 -export_type([requests/0, request/0, id/0, again/0, limits/0]).
@@ -147,8 +147,8 @@ remove(Id, #requests{waiting = Waiting} = Requests) ->
 ids_of_session(#requests{waiting = Waiting}) ->
     [Id || {Id, #{message := #{modern := none}}} <- maps:to_list(Waiting)].
 
--spec size(requests()) -> non_neg_integer().
-size(#requests{waiting = Waiting}) -> map_size(Waiting).
+-spec count(requests()) -> non_neg_integer().
+count(#requests{waiting = Waiting}) -> map_size(Waiting).
 
 %% @doc Whether a timer's message is that of a request that waits still.
 -spec expired(id(), reference(), requests()) -> boolean().

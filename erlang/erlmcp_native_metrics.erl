@@ -23,6 +23,10 @@ supervised() ->
         ),
         listener_processes => gauge(
             erlmcp_native_listener_sup, <<"Listener processes under this application's supervisor">>
+        ),
+        http_client_processes => gauge(
+            erlmcp_native_http_client_sup,
+            <<"HTTP client processes under this application's supervisor">>
         )
     }.
 

@@ -116,7 +116,8 @@ faults() ->
         session_that_is_refused_again,
         session_lost_beside_modern_requests,
         response_on_another_stream,
-        initialize_leaves_what_is_not_its_own
+        initialize_leaves_what_is_not_its_own,
+        garbage_is_survived
     ].
 
 server() ->
@@ -129,7 +130,9 @@ server() ->
         our_server_of_2026,
         our_server_of_2024,
         our_server_wants_a_token,
-        our_server_is_cancelled
+        our_server_is_cancelled,
+        our_server_over_tls,
+        our_server_over_http2
     ].
 
 init_per_suite(Config) ->
@@ -1459,6 +1462,33 @@ initialize_leaves_what_is_not_its_own(Config) ->
     after ?WAIT -> error(timeout)
     end.
 
+garbage_is_survived(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{max_resumes => 0, max_message_bytes => 2000}),
+    Pieces = [
+        <<"data: {}\n\n">>, <<"id: 1\n">>, <<"retry: 1\n">>, <<"data: [1,{},[]]\n\n">>, <<"\r">>,
+        <<"data: {\"jsonrpc\":\"2.0\",\"id\":null,\"result\":1}\n\n">>, <<"\n\n">>, <<255, 0>>,
+        <<"data: {\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"x\"}\n\n">>, <<"event: endpoint\n">>,
+        <<"{\"jsonrpc\":\"2.0\",\"id\":99,\"error\":7}">>, <<"[]">>, <<"data\n">>, <<":\n">>
+    ],
+    Body = fun() ->
+        Length = rand:uniform(8),
+        Piece = fun(_) -> lists:nth(rand:uniform(length(Pieces)), Pieces) end,
+        iolist_to_binary(lists:map(Piece, lists:seq(1, Length)))
+    end,
+    Types = [<<"application/json">>, <<"text/event-stream">>, <<"text/plain">>, <<";;">>],
+    Try = fun(Id) ->
+        ok = ?CLIENT:send(C, call(Id, <<"tools/call">>)),
+        Type = {<<"content-type">>, lists:nth(rand:uniform(4), Types)},
+        Status = lists:nth(rand:uniform(4), [200, 200, 400, 500]),
+        http_peer:answer(http_peer:next(P, <<"POST">>), Status, [Type], Body()),
+        ?assertMatch({failed, Id, _}, event(C))
+    end,
+    [Try(Id) || Id <- lists:seq(100, 250)],
+    ok = ?CLIENT:send(C, call(2, <<"ping">>)),
+    http_peer:json(http_peer:next(P, <<"POST">>), result(2, #{})),
+    ?assertMatch([#{<<"id">> := 2}], messages(C, 1)).
+
 %% ---- our own server
 
 our_server_answers(Config) ->
@@ -1585,6 +1615,41 @@ our_server_is_cancelled(Config) ->
     Cancel(1, tool_call(1, <<"wait">>, #{})),
     Params = #{<<"name">> => <<"wait">>, <<"arguments">> => #{}},
     Cancel(2, modern(2, <<"tools/call">>, Params)).
+
+our_server_over_tls(Config) ->
+    Dir = filename:join([proplists:get_value(priv_dir, Config), path(Config), "certificates"]),
+    ok = test_certs:make(Dir),
+    File = fun(Name) -> filename:join(Dir, Name) end,
+    {_, Port} = serve(Config, 0, #{
+        tls => #{certfile => File("server.pem"), keyfile => File("server.key")}
+    }),
+    Url = lists:flatten(io_lib:format("https://127.0.0.1:~b/mcp", [Port])),
+    With = fun(Tls) ->
+        {ok, C} = ?CLIENT:start(Url, #{path => path(Config), tls => Tls, retries => 0}),
+        {?CLIENT:initialize(C, #{}, ?WAIT), C}
+    end,
+    {{ok, _}, C} = With(#{cacertfile => File("ca.pem")}),
+    ?assertEqual(<<"safe">>, tool(C, 1, <<"echo">>, #{<<"text">> => <<"safe">>})),
+    ok = ?CLIENT:close(C),
+    ?assertMatch({{error, {tls, unknown_ca}}, _}, With(#{cacertfile => File("other_ca.pem")})),
+    %% Nothing goes out in the clear because nothing was said of TLS.
+    ?assertMatch({{error, {tls, _}}, _}, With(false)).
+
+our_server_over_http2(Config) ->
+    case path(Config) of
+        beam ->
+            {skip, "the path beam has HTTP/1.1 only"};
+        nif ->
+            {_, C} = served(Config, #{}, #{protocols => [http2]}),
+            {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
+            Ids = lists:seq(1, 50),
+            Echo = fun(Id) -> tool_call(Id, <<"echo">>, #{<<"text">> => <<"2">>}) end,
+            [ok = ?CLIENT:send(C, Echo(Id)) || Id <- Ids],
+            Answered = lists:sort([Id || #{<<"id">> := Id} <- messages(C, 50)]),
+            ?assertEqual(Ids, Answered),
+            ?assertMatch({ok, #{http := #{connections := 1}}}, ?CLIENT:info(C)),
+            ok = ?CLIENT:close(C)
+    end.
 
 served(Config, Options, ClientOptions) ->
     {Server, Port} = serve(Config, 0, Options),
