@@ -84,6 +84,7 @@ where
     runtime.spawn(async move {
         for number in 0.. {
             let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
             tokio::spawn(serve(number, stream));
         }
     });
