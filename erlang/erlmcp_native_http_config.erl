@@ -148,8 +148,8 @@ hosts(_, #{allowed_hosts := default}) ->
 hosts(_, #{allowed_hosts := any}) ->
     any;
 hosts(_, #{allowed_hosts := Hosts}) ->
-    [string:lowercase(Host) || Host <- Hosts].
+    [erlmcp_native_http_gate:lower(Host) || Host <- Hosts].
 
-literal(Host) when is_binary(Host) -> string:lowercase(Host);
+literal(Host) when is_binary(Host) -> erlmcp_native_http_gate:lower(Host);
 literal(Ip) when tuple_size(Ip) =:= 4 -> list_to_binary(inet:ntoa(Ip));
 literal(Ip) -> iolist_to_binary([$[, inet:ntoa(Ip), $]]).

@@ -147,7 +147,18 @@ accepts(Type, Range, Headers) ->
 split(Value) -> binary:split(Value, <<",">>, [global]).
 
 media_type(Value) ->
-    string:lowercase(string:trim(hd(binary:split(Value, <<";">>)), both, " \t")).
+    erlmcp_native_http_gate:lower(trim(hd(binary:split(Value, <<";">>)))).
+
+trim(<<C, Rest/binary>>) when C =:= $\s; C =:= $\t -> trim(Rest);
+trim(Value) -> trim_end(Value, byte_size(Value)).
+
+trim_end(Value, 0) ->
+    binary_part(Value, 0, 0);
+trim_end(Value, Size) ->
+    case binary:at(Value, Size - 1) of
+        C when C =:= $\s; C =:= $\t -> trim_end(Value, Size - 1);
+        _ -> binary_part(Value, 0, Size)
+    end.
 
 %% ---- GET and DELETE, which only sessions have
 

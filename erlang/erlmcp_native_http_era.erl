@@ -70,7 +70,7 @@ by_header(Header, Message, Meta, Revisions) ->
     end.
 
 %% What a client of the old way asks for: the refusal may be all that its user gets to see.
-asked(#{<<"method">> := <<"initialize">>, <<"params">> := #{<<"protocolVersion">> := Version}}) ->
+asked(#{<<"params">> := #{<<"protocolVersion">> := Version}}) when is_binary(Version) ->
     Version;
 asked(_) ->
     <<"2025-03-26">>.
@@ -109,10 +109,17 @@ unsupported(Requested, Revisions) ->
     Text = <<"Unsupported protocol version">>,
     case serves_modern(Revisions) of
         true ->
-            Data = #{<<"supported">> => Revisions, <<"requested">> => Requested},
+            Data = #{<<"supported">> => Revisions, <<"requested">> => text(Requested)},
             {refused, ?UNSUPPORTED_VERSION, Text, Data};
         false ->
             {refused, ?INVALID_REQUEST, Text, none}
+    end.
+
+%% A field may hold any bytes, JSON may not.
+text(Value) ->
+    case unicode:characters_to_binary(Value) of
+        Value -> Value;
+        _ -> unicode:characters_to_binary(Value, latin1)
     end.
 
 serves_modern([Newest | _]) -> is_modern(Newest).

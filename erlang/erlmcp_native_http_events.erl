@@ -48,7 +48,7 @@ id({Kind, Stream}, Count) ->
 
 -spec parse(binary()) -> {ok, {stream(), count()}} | error.
 parse(<<Letter, Id/binary>>) when byte_size(Id) =< 40, (Letter =:= $g orelse Letter =:= $p) ->
-    case re:run(Id, "^([1-9][0-9]*)-([0-9]+)\\z", [{capture, all_but_first, binary}]) of
+    case re:run(Id, "^([1-9][0-9]*)-(0|[1-9][0-9]*)\\z", [{capture, all_but_first, binary}]) of
         {match, [Stream, Count]} ->
             {ok, {{kind(Letter), binary_to_integer(Stream)}, binary_to_integer(Count)}};
         nomatch ->

@@ -2,7 +2,7 @@
 %% rebinding. Pure.
 -module(erlmcp_native_http_gate).
 
--export([check/3]).
+-export([check/3, lower/1]).
 
 -type allowed_origins() :: default | any | [binary()].
 
@@ -16,9 +16,16 @@ check(Headers, Hosts, Origins) ->
         false -> {forbidden, <<"Host not allowed">>}
     end.
 
+%% @doc In lower case, as far as ASCII goes: a field may hold any bytes.
+-spec lower(binary()) -> binary().
+lower(Value) -> <<<<(lower_byte(Byte))>> || <<Byte>> <= Value>>.
+
+lower_byte(Byte) when Byte >= $A, Byte =< $Z -> Byte + 32;
+lower_byte(Byte) -> Byte.
+
 host({_, Host}, Hosts) ->
     lists:member(Host, Hosts) orelse lists:member(without_port(Host), Hosts) orelse
-        lower_host(string:lowercase(Host), Host, Hosts);
+        lower_host(lower(Host), Host, Hosts);
 host(false, _) ->
     false.
 
@@ -46,7 +53,7 @@ foreign([]) -> ok;
 foreign(_) -> {forbidden, <<"Origin not allowed">>}.
 
 origin(Origin, default) ->
-    case binary:split(string:lowercase(Origin), <<"://">>) of
+    case binary:split(lower(Origin), <<"://">>) of
         [Scheme, Host] when Scheme =:= <<"http">>; Scheme =:= <<"https">> ->
             is_port_or_nothing(Host) andalso is_loopback(without_port(Host));
         _ ->
@@ -54,7 +61,7 @@ origin(Origin, default) ->
     end;
 origin(Origin, Allowed) ->
     lists:member(Origin, Allowed) orelse
-        lists:member(string:lowercase(Origin), [string:lowercase(One) || One <- Allowed]).
+        lists:member(lower(Origin), [lower(One) || One <- Allowed]).
 
 %% What follows the host must not be a name of its own: `localhost:80.example.org' and the like.
 is_port_or_nothing(Host) ->

@@ -61,9 +61,9 @@ posted(#{request := #{query := Query}, principal := Principal} = Call, Body) ->
     end.
 
 session_id(Query) ->
-    case [Id || {<<"sessionId">>, Id} <- uri_string:dissect_query(Query)] of
-        [Id | _] when is_binary(Id) -> Id;
-        _ -> <<>>
+    case uri_string:dissect_query(Query) of
+        Pairs when is_list(Pairs) -> proplists:get_value(<<"sessionId">>, Pairs, <<>>);
+        {error, _, _} -> <<>>
     end.
 
 refuse(Status, Code, Text, Call) ->

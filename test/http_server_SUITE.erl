@@ -57,6 +57,7 @@ cases() ->
         host_that_is_foreign,
         listens_on_loopback_only,
         content_type_and_accept,
+        headers_that_are_no_text,
         %% Legacy
         initialize_in_every_revision,
         session_id_is_visible_ascii,
@@ -555,6 +556,32 @@ content_type_and_accept(Config) ->
     ?assertEqual(200, Status([{<<"accept">>, <<"*/*">>}])),
     ?assertEqual(200, Status([{<<"accept">>, none}])),
     ?assertEqual(200, Status([{<<"accept">>, <<"text/event-stream;q=1 , application/json">>}])).
+
+headers_that_are_no_text(Config) ->
+    {Port, _} = listen(Config, #{http_sse => sse()}),
+    Session = initialize(Port, ?D),
+    Bytes = <<"a", 16#ff, 16#c3>>,
+    [
+        begin
+            {Status, _, _} = post(Port, [{Name, Bytes} | Session], request(1, <<"ping">>)),
+            ?assert(Status >= 400 andalso Status < 500)
+        end
+     || Name <- [
+            <<"host">>, <<"origin">>, <<"content-type">>, <<"accept">>, <<"mcp-protocol-version">>
+        ]
+    ],
+    {404, _, _} = post(Port, [{<<"mcp-session-id">>, Bytes}], request(1, <<"ping">>)),
+    {400, _, _} = answer(get_stream(Port, "/mcp", [{<<"last-event-id">>, Bytes} | Session])),
+    Named = [
+        {<<"mcp-protocol-version">>, ?E},
+        {<<"mcp-method">>, <<"tools/call">>},
+        {<<"mcp-name">>, Bytes}
+    ],
+    {400, _, _} = post(Port, Named, modern(<<"tools/call">>, #{<<"name">> => <<"echo">>})),
+    [
+        {404, _, _} = http_mcp:post(Port, ["/messages", Query], [], request(1, <<"ping">>))
+     || Query <- ["", "?sessionId", "?sessionId=%ff", "?sessionId=%zz", "?x=1&sessionId=", "?%"]
+    ].
 
 %% ---- legacy
 
