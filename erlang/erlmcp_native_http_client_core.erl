@@ -124,12 +124,7 @@ accept(
     {ok, Core};
 accept(#{kind := response} = Message, #core{session = Session} = Core) ->
     %% From 2026-07-28 on there are no requests of a server.
-    case
-        {
-            ?SESSION:is_legacy(Session),
-            ?SESSION:revision(Session)
-        }
-    of
+    case {?SESSION:is_legacy(Session), ?SESSION:revision(Session)} of
         {false, Revision} when Revision =/= none -> {{error, not_allowed}, Core};
         _ -> submit(Message, Core)
     end;
@@ -156,10 +151,10 @@ submit(Message, Core) ->
 
 %% @doc Sends what was accepted before.
 -spec resubmit(message(), #core{}) -> #core{}.
-resubmit(#{kind := request, id := Id} = Message, #core{requests = Requests} = Core) ->
-    case ?REQUESTS:is_waiting(Id, Requests) of
-        true -> resubmitted(Message, Core);
-        false -> Core
+resubmit(#{kind := request, id := Id, ref := Ref} = Message, #core{requests = Requests} = Core) ->
+    case ?REQUESTS:find(Id, Requests) of
+        {ok, #{message := #{ref := Ref}}} -> resubmitted(Message, Core);
+        _ -> Core
     end;
 resubmit(Message, Core) ->
     resubmitted(Message, Core).
@@ -206,7 +201,9 @@ owner_cancels(#{text := Text, modern := Modern} = Message, Core) ->
             _ -> none
         end,
     case ?REQUESTS:find(Id, Core#core.requests) of
-        {ok, #{message := #{modern := none}}} when Modern =:= none ->
+        {ok, #{message := #{modern := none}, exchange := Key}} when
+            Modern =:= none, Key =/= none
+        ->
             {Result, Sent} = submit(Message, Core),
             {Result, ?OUTCOME:dropped(Id, cancelled, Sent)};
         {ok, _} ->
@@ -219,8 +216,9 @@ owner_cancels(#{text := Text, modern := Modern} = Message, Core) ->
 %% the end of the stream, of `initialize' it must not.
 give_up(Id, Reason, #core{requests = Requests} = Core) ->
     case ?REQUESTS:find(Id, Requests) of
-        {ok, #{message := #{modern := none, method := Method}, exchange := Key}} when
-            Method =/= <<"initialize">>, Key =/= none
+        {ok, #{message := #{modern := none, method := Method}, exchange := Key} = Request} when
+            %% While its stream waits to be resumed it has no exchange.
+            Method =/= <<"initialize">>, Key =/= none orelse map_get(event_id, Request) =/= none
         ->
             Why = atom_to_binary(Reason),
             Cancelled = ?MESSAGE:cancelled(Id, Why),

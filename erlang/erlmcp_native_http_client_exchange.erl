@@ -1,8 +1,8 @@
-% @private The requests of HTTP that a client has under way, and what of their answers arrives.
+%% @private The requests of HTTP that a client has under way, and what of their answers arrives.
 -module(erlmcp_native_http_client_exchange).
 
 -export([post/2, start/2, drop_exchange/2, wire_event/2, fed/4, redirected/3, is_redirect/2]).
--export([waits_for/1, still_wanted/2, touch/2, linger/2, end_session/1]).
+-export([waits_for/2, still_wanted/2, touch/2, linger/2, end_session/1]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -23,17 +23,13 @@ post(Message, #core{options = #{url := Url}, mode = Mode} = Core) ->
 %% @doc Sends a request of HTTP.
 -spec start(#exchange{}, #core{}) -> {ok, #core{}} | {error, send_error(), #core{}}.
 start(#exchange{role = Role, url = #{origin := Origin} = Url} = Exchange, Core) ->
-    #core{session = Session, wire = Wire} = Core,
+    #core{wire = Wire} = Core,
     case own_headers(Origin, Core) of
         {ok, Own} ->
             {Method, Headers, Body} = http(Role, Origin, Core),
-            case
-                ?WIRE:request(
-                    Url, Method, Headers ++ Own, Body, infinity, Wire
-                )
-            of
+            case ?WIRE:request(Url, Method, Headers ++ Own, Body, infinity, Wire) of
                 {ok, Key, Next} ->
-                    Id = ?SESSION:id(Session),
+                    Id = proplists:get_value(<<"mcp-session-id">>, Headers, none),
                     Started = Exchange#exchange{key = Key, session = Id, answer = none},
                     {ok, started(Started, Core#core{wire = Next})};
                 {error, Reason, Next} ->
@@ -142,7 +138,7 @@ head(Status, Headers, #exchange{role = Role} = Exchange, Core) ->
     case {Role, ?ANSWER:kind(Answer)} of
         {listen, stream} -> put_exchange(untimed(Answered), ?STREAM:listening(Core));
         {sse, stream} -> put_exchange(untimed(Answered), Core);
-        _ -> put_exchange(Answered, touch(Role, Core))
+        _ -> put_exchange(Answered, touch(Exchange, Core))
     end.
 
 expects({post, #{kind := request}}) -> true;
@@ -175,10 +171,11 @@ too_large(Key, #core{exchanges = Exchanges} = Core) ->
     case Exchanges of
         #{Key := #exchange{answer = Answer} = Exchange} ->
             Dropped = drop_exchange(Key, Core),
-            case ?ANSWER:kind(Answer) of
+            case {?ANSWER:kind(Answer), still_wanted(Exchange, Core)} of
                 %% Enough of it is known.
-                other -> ?OUTCOME:finished(Exchange, Dropped);
-                _ -> unreadable(Exchange, Dropped)
+                {other, _} -> ?OUTCOME:finished(Exchange, Dropped);
+                {_, true} -> unreadable(Exchange, Dropped);
+                {_, false} -> Dropped
             end;
         #{} ->
             Core
@@ -193,15 +190,25 @@ unreadable(#exchange{role = listen}, Core) ->
 unreadable(#exchange{role = sse} = Exchange, Core) ->
     ?STREAM:sse_ended(Exchange, Core).
 
-%% @doc The request whose response an exchange is for.
--spec waits_for(role()) -> none | id().
-waits_for({post, #{kind := request, id := Id}}) -> Id;
-waits_for({resume, Id}) -> Id;
-waits_for(_) -> none.
+%% @doc The request that waits for its response on this exchange. One that was answered elsewhere
+%% does not, nor does another that was given the same id since.
+-spec waits_for(#exchange{}, #core{}) -> none | id().
+waits_for(#exchange{role = {post, #{kind := request, id := Id}}, key = Key}, Core) ->
+    waits_on(Key, Id, Core);
+waits_for(#exchange{role = {resume, Id}, key = Key}, Core) ->
+    waits_on(Key, Id, Core);
+waits_for(_, _) ->
+    none.
 
--spec touch(role(), #core{}) -> #core{}.
-touch(Role, #core{requests = Requests} = Core) ->
-    case waits_for(Role) of
+waits_on(Key, Id, #core{requests = Requests}) ->
+    case ?REQUESTS:find(Id, Requests) of
+        {ok, #{exchange := Key}} -> Id;
+        _ -> none
+    end.
+
+-spec touch(#exchange{}, #core{}) -> #core{}.
+touch(Exchange, #core{requests = Requests} = Core) ->
+    case waits_for(Exchange, Core) of
         none -> Core;
         Id -> Core#core{requests = ?REQUESTS:touch(Id, Requests)}
     end.
@@ -222,9 +229,7 @@ is_redirect(Status, _) -> lists:member(Status, [301, 302, 303, 307, 308]).
 -spec redirected(300..399, #exchange{}, #core{}) -> #core{}.
 redirected(Status, #exchange{url = Url, hops = Hops, answer = Answer} = Exchange, Core) ->
     #core{options = #{max_redirects := Max}} = Core,
-    Location = ?ANSWER:location(
-        ?ANSWER:headers(Answer)
-    ),
+    Location = ?ANSWER:location(?ANSWER:headers(Answer)),
     case Hops < Max andalso Location =/= none andalso redirect(Location, Url) of
         {ok, Next} ->
             Again = Exchange#exchange{url = Next, hops = Hops + 1},
@@ -241,11 +246,9 @@ redirect(Location, Url) -> ?URL:redirect(Location, Url).
 
 %% @doc Whether an exchange is for a request that waits still, or for none.
 -spec still_wanted(#exchange{}, #core{}) -> boolean().
-still_wanted(#exchange{role = Role}, #core{requests = Requests}) ->
-    case waits_for(Role) of
-        none -> true;
-        Id -> ?REQUESTS:is_waiting(Id, Requests)
-    end.
+still_wanted(#exchange{role = {post, #{kind := Kind}}}, _) when Kind =/= request -> true;
+still_wanted(#exchange{role = Role}, _) when Role =:= listen; Role =:= sse -> true;
+still_wanted(Exchange, Core) -> waits_for(Exchange, Core) =/= none.
 
 given_up(Reason, #exchange{role = {post, Message}}, Core) -> ?OUTCOME:failed(Message, Reason, Core);
 given_up(Reason, #exchange{role = {resume, Id}}, Core) -> ?OUTCOME:fail(Id, Reason, Core);

@@ -1,4 +1,4 @@
-% @private The messages that reach a client: who waits for them, and what they say of the session.
+%% @private The messages that reach a client: who waits for them, and what they say of the session.
 -module(erlmcp_native_http_client_inbound).
 
 -export([items/3, item/3, frame/2, tell/2, told/1]).
@@ -28,8 +28,8 @@ item({event_id, EventId}, #exchange{role = listen}, #core{listen = Listen} = Cor
     Core#core{listen = Listen#listen{event_id = EventId}};
 item({retry_ms, Ms}, #exchange{role = listen}, #core{listen = Listen} = Core) ->
     Core#core{listen = Listen#listen{retry_ms = Ms}};
-item(Item, #exchange{role = Role}, #core{requests = Requests} = Core) ->
-    case ?EXCHANGE:waits_for(Role) of
+item(Item, Exchange, #core{requests = Requests} = Core) ->
+    case ?EXCHANGE:waits_for(Exchange, Core) of
         none -> Core;
         Id -> Core#core{requests = ?REQUESTS:heard(Id, Item, Requests)}
     end.
@@ -45,8 +45,8 @@ message(#{kind := response, id := Id}, Text, Exchange, #core{requests = Requests
     end;
 message(#{kind := invalid}, _, _, Core) ->
     ignore(Core);
-message(_, Text, #exchange{role = Role}, Core) ->
-    frame(Text, ?EXCHANGE:touch(Role, Core)).
+message(_, Text, Exchange, Core) ->
+    frame(Text, ?EXCHANGE:touch(Exchange, Core)).
 
 response(#{method := <<"initialize">>, from := From}, Text, Exchange, Core) ->
     #exchange{url = #{origin := Origin}, answer = Answer} = Exchange,

@@ -13,6 +13,7 @@
     id := integer() | binary() | undefined,
     method := binary() | undefined,
     text := binary(),
+    ref := reference(),
     from := from(),
     limits => erlmcp_native_http_client_requests:limits(),
     looked_up => true,
@@ -20,7 +21,8 @@
     modern := none | binary(),
     body := none | map()
 }.
-%% `limits': of time, where they are its own. `again': how it may be sent again, once it was tried.
+%% `ref' tells messages of the same id apart. `limits': of time, where they are its own.
+%% `looked_up': the tools were, for its sake. `again': how it may be sent again, once it was tried.
 %% `modern': the revision that the message names itself, as all do from 2026-07-28 on; their `body'
 %% is decoded.
 
@@ -37,6 +39,7 @@ read(Data) ->
                 id => Id,
                 method => Method,
                 text => Text,
+                ref => make_ref(),
                 from => owner,
                 modern => none,
                 body => none

@@ -1,4 +1,4 @@
-% @private What becomes of a message that was sent: answered, refused, sent again, or given up.
+%% @private What becomes of a message that was sent: answered, refused, sent again, or given up.
 -module(erlmcp_native_http_client_outcome).
 
 -export([finished/2, refused_finally/5, broken/3, failed/3, tell_owner/4, fail/3, dropped/3]).

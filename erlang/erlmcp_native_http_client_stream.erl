@@ -1,4 +1,4 @@
-% @private The event streams of a client and its session, and what is done when they end.
+%% @private The event streams of a client and its session, and what is done when they end.
 -module(erlmcp_native_http_client_stream).
 
 -export([stream_ended/3, resume/2]).

@@ -117,6 +117,8 @@ faults() ->
         session_lost_beside_modern_requests,
         response_on_another_stream,
         initialize_leaves_what_is_not_its_own,
+        id_that_is_used_again,
+        cancelled_while_it_waits_to_resume,
         garbage_is_survived
     ].
 
@@ -1461,6 +1463,38 @@ initialize_leaves_what_is_not_its_own(Config) ->
             ?assertMatch([#{<<"method">> := <<"n">>}], Rest)
     after ?WAIT -> error(timeout)
     end.
+
+%% From 2026-07-28 on an id is free when its request was answered. The stream may still be there.
+id_that_is_used_again(Config) ->
+    P = peer(Config),
+    C = start(Config),
+    Call = modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>}),
+    ok = ?CLIENT:send(C, Call),
+    First = http_peer:next(P),
+    http_peer:stream(First),
+    http_peer:event(First, #{data => result(1, #{<<"n">> => 1})}),
+    ?assertMatch([#{<<"result">> := #{<<"n">> := 1}}], messages(C, 1)),
+    ok = ?CLIENT:send(C, Call),
+    Second = http_peer:next(P),
+    http_peer:cut(First),
+    http_peer:json(Second, result(1, #{<<"n">> => 2})),
+    ?assertMatch([#{<<"result">> := #{<<"n">> := 2}}], messages(C, 1)).
+
+cancelled_while_it_waits_to_resume(Config) ->
+    P = peer(Config),
+    C = ready(Config),
+    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
+    R = http_peer:next(P),
+    http_peer:stream(R),
+    http_peer:event(R, #{id => <<"e">>, data => note_map(<<"n">>), retry => 60000}),
+    _ = messages(C, 1),
+    http_peer:finish(R),
+    until(fun() -> maps:get(active, maps:get(http, element(2, ?CLIENT:info(C)))) =:= 0 end),
+    ok = ?CLIENT:cancel(C, 2),
+    ?assertEqual({failed, 2, cancelled}, event(C)),
+    ?assertMatch(
+        #{<<"method">> := <<"notifications/cancelled">>}, http_peer:body(http_peer:next(P))
+    ).
 
 garbage_is_survived(Config) ->
     P = peer(Config),
