@@ -60,6 +60,8 @@
     timer = none :: none | reference(),
     event_id = none :: none | binary(),
     retry_ms = none :: none | non_neg_integer(),
+    %% The server has such a stream.
+    known = false :: boolean(),
     again :: erlmcp_native_http_client_requests:again()
 }).
 

@@ -17,14 +17,15 @@
     from := from(),
     limits => erlmcp_native_http_client_requests:limits(),
     looked_up => true,
+    renewed => true,
     again => erlmcp_native_http_client_requests:again(),
     modern := none | binary(),
     body := none | map()
 }.
 %% `ref' tells messages of the same id apart. `limits': of time, where they are its own.
-%% `looked_up': the tools were, for its sake. `again': how it may be sent again, once it was tried.
-%% `modern': the revision that the message names itself, as all do from 2026-07-28 on; their `body'
-%% is decoded.
+%% `looked_up': the tools were, for its sake; `renewed': so was the session. `again': how it may be
+%% sent again, once it was tried. `modern': the revision that the message names itself, as all do
+%% from 2026-07-28 on; their `body' is decoded.
 
 -define(META, <<"io.modelcontextprotocol/protocolVersion">>).
 

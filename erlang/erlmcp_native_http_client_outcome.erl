@@ -55,7 +55,10 @@ refused({resume, Id}, Status, Body, Exchange, Core) ->
         true -> fail(Id, why(Status, Body, Exchange), Core);
         false -> Core
     end;
-refused(listen, 404, _, #exchange{session = Session} = Exchange, Core) when Session =/= none ->
+refused(listen, 404, _, #exchange{session = Session} = Exchange, Core) when
+    Session =/= none, (Core#core.listen)#listen.known
+->
+    %% Else it may just be the answer to GET of a server that has no such stream.
     ?STREAM:session_gone(listen, Exchange, Core);
 refused(listen, Status, _, _, Core) when Status >= 500; Status =:= 429 ->
     ?STREAM:listen_again(failed, Core);

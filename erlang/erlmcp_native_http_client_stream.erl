@@ -70,7 +70,8 @@ listen(Core) ->
 -spec listening(#core{}) -> #core{}.
 listening(#core{listen = #listen{again = Again} = Listen} = Core) ->
     Now = erlang:monotonic_time(millisecond),
-    Core#core{listen = Listen#listen{again = erlmcp_native_backoff:connected(Now, Again)}}.
+    Connected = erlmcp_native_backoff:connected(Now, Again),
+    Core#core{listen = Listen#listen{again = Connected, known = true}}.
 
 -spec listen_again(orderly | failed, #core{}) -> #core{}.
 listen_again(How, #core{listen = #listen{again = Again, retry_ms = RetryMs} = Listen} = Core) ->
@@ -89,9 +90,7 @@ stop_listening(#core{listen = #listen{key = Key}, options = Options} = Core) ->
 %% @doc The server does not know the session that something was sent in.
 -spec session_gone({post, message()} | {resume, id()} | listen, #exchange{}, #core{}) -> #core{}.
 session_gone(What, #exchange{session = Sent}, #core{session = Session} = Core) ->
-    Restart =
-        maps:get(reinitialize, Core#core.options) andalso
-            ?SESSION:restart(Session),
+    Restart = may_restart(What, Core) andalso ?SESSION:restart(Session),
     case ?SESSION:id(Session) of
         Sent when is_tuple(Restart) -> restart(Restart, not_done(What, restarting(Core, Restart)));
         Sent -> lose_session(Core);
@@ -99,8 +98,12 @@ session_gone(What, #exchange{session = Sent}, #core{session = Session} = Core) -
         _ -> gone_with(What, Core)
     end.
 
+%% What a new session did not help, another will not.
+may_restart({post, #{renewed := true}}, _) -> false;
+may_restart(_, #core{options = #{reinitialize := May}}) -> May.
+
 %% A message that was refused has not been acted upon. Of a stream nobody knows.
-not_done({post, Message}, Core) -> ?CORE:resubmit(Message, Core);
+not_done({post, Message}, Core) -> ?CORE:resubmit(Message#{renewed => true}, Core);
 not_done(What, Core) -> gone_with(What, Core).
 
 gone_with({post, Message}, Core) -> ?OUTCOME:failed(Message, session_lost, Core);

@@ -117,6 +117,8 @@ faults() ->
         session_lost_beside_modern_requests,
         response_on_another_stream,
         initialize_leaves_what_is_not_its_own,
+        session_that_does_not_help,
+        get_that_is_not_found,
         id_that_is_used_again,
         cancelled_while_it_waits_to_resume,
         garbage_is_survived
@@ -1463,6 +1465,37 @@ initialize_leaves_what_is_not_its_own(Config) ->
             ?assertMatch([#{<<"method">> := <<"n">>}], Rest)
     after ?WAIT -> error(timeout)
     end.
+
+session_that_does_not_help(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{reinitialize => true, get_stream => false}, none),
+    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
+    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:json(http_peer:next(P), [{<<"mcp-session-id">>, <<"s2">>}], initialized(1)),
+    http_peer:accepted(http_peer:next(P)),
+    ?assertEqual(session_renewed, event(C)),
+    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    ?assertEqual(session_lost, event(C)),
+    ?assertEqual({failed, 2, session_lost}, event(C)),
+    http_peer:none(P, 50).
+
+get_that_is_not_found(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{reinitialize => true}, stream),
+    http_peer:answer(http_peer:next(P, <<"GET">>), 404, [], <<>>),
+    ok = ?CLIENT:send(C, call(2, <<"ping">>)),
+    http_peer:json(http_peer:next(P), result(2, #{})),
+    ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
+    http_peer:none(P, 50),
+    %% Where there was a stream it means the session.
+    D = ready(Config, #{reinitialize => true, retry_min_ms => 1}, stream),
+    Stream = http_peer:next(P, <<"GET">>),
+    http_peer:stream(Stream),
+    http_peer:event(Stream, #{data => note_map(<<"n">>)}),
+    _ = messages(D, 1),
+    http_peer:finish(Stream),
+    http_peer:answer(http_peer:next(P, <<"GET">>), 404, [], <<>>),
+    ?assertMatch(#{<<"method">> := <<"initialize">>}, http_peer:body(http_peer:next(P))).
 
 %% From 2026-07-28 on an id is free when its request was answered. The stream may still be there.
 id_that_is_used_again(Config) ->
