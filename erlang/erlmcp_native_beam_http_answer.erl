@@ -24,25 +24,16 @@ is_name(<<"transfer-encoding">>) -> false;
 is_name(<<"connection">>) -> false;
 is_name(<<"keep-alive">>) -> false;
 is_name(<<"date">>) -> false;
-is_name(<<>>) -> false;
-is_name(Name) -> is_lower(Name).
-
-is_lower(<<C, Rest/binary>>) when C >= $a, C =< $z; C >= $0, C =< $9; C =:= $-; C =:= $_ ->
-    is_lower(Rest);
-is_lower(<<>>) ->
-    true;
-is_lower(_) ->
-    false.
+is_name(<<"upgrade">>) -> false;
+is_name(Name) ->
+    erlmcp_native_beam_http_syntax:is_token(Name) andalso
+        erlmcp_native_beam_http_head:lowercase(Name) =:= Name.
 
 value(Value) when is_binary(Value) ->
-    is_value(Value) orelse error(badarg),
+    erlmcp_native_beam_http_syntax:is_value(Value) orelse error(badarg),
     Value;
 value(Value) ->
     value(iolist_to_binary(Value)).
-
-is_value(<<C, Rest/binary>>) when C >= 32, C =/= 127; C =:= $\t -> is_value(Rest);
-is_value(<<>>) -> true;
-is_value(_) -> false.
 
 %% @doc A whole head.
 -spec head(

@@ -28,21 +28,6 @@
 %% not read yet.
 -define(LINGER_MS, 2000).
 
-%% The request that is being served.
--record(exchange, {
-    pid :: pid(),
-    monitor :: reference(),
-    method :: binary(),
-    version :: {1, 0} | {1, 1},
-    %% Whether the connection can be kept after it, as far as the client is concerned.
-    keep :: boolean(),
-    intake :: erlmcp_native_beam_http_intake:intake(),
-    on_gone = notice :: notice | exit,
-    on_exit = 500 :: erlmcp_native_http_path:status(),
-    stream = not_yet :: not_yet | erlmcp_native_beam_http_answer:framing(),
-    busy = false :: boolean()
-}).
-
 -record(conn, {
     manager :: pid(),
     config :: config(),
@@ -56,7 +41,7 @@
     phase = head :: head | serving | answered | discarding | flushing | closing,
     fresh :: erlmcp_native_beam_http_head:parser(),
     parser :: erlmcp_native_beam_http_head:parser(),
-    exchange = none :: none | #exchange{},
+    serving = none :: none | erlmcp_native_beam_http_serving:serving(),
     number = 0 :: non_neg_integer(),
     %% What has come after what the phase is about.
     buffer = <<>> :: binary(),
@@ -153,19 +138,19 @@ resume(S, Timer) ->
 handle({tcp, _, Data}, S) -> data(Data, S);
 handle({reply, N, Status, Fields, Body, Size}, #conn{number = N, phase = serving} = S) ->
     reply(Status, Fields, Body, Size, S);
-handle({'DOWN', Monitor, process, _, _}, #conn{exchange = #exchange{monitor = Monitor}} = S) ->
-    died(S);
+handle({'DOWN', Monitor, process, _, _}, #conn{phase = serving} = S) -> died(Monitor, S);
 handle({tcp_passive, _}, S) -> S#conn{armed = false};
 handle({part, N, Data, Size}, #conn{number = N, phase = serving} = S) -> part(Data, Size, S);
 handle({stream, N, From, {Status, Fields}}, #conn{number = N, phase = serving} = S) ->
     stream(From, Status, Fields, S);
 handle({finish, N}, #conn{number = N, phase = serving} = S) -> finish(S);
-handle({busy, N}, #conn{number = N, phase = serving, exchange = E} = S) ->
-    look(erlmcp_native_beam_http_out:first_look(), S#conn{exchange = E#exchange{busy = true}});
-handle({on_gone, N, What}, #conn{number = N, phase = serving, exchange = E} = S) ->
-    S#conn{exchange = E#exchange{on_gone = What}};
-handle({on_exit, N, Status}, #conn{number = N, phase = serving, exchange = E} = S) ->
-    S#conn{exchange = E#exchange{on_exit = Status}};
+handle({busy, N}, #conn{number = N, phase = serving, serving = Serving} = S) ->
+    Busy = S#conn{serving = erlmcp_native_beam_http_serving:busy(Serving)},
+    look(erlmcp_native_beam_http_out:first_look(), Busy);
+handle({on_gone, N, What}, #conn{number = N, phase = serving, serving = Serving} = S) ->
+    S#conn{serving = erlmcp_native_beam_http_serving:on_gone(What, Serving)};
+handle({on_exit, N, Status}, #conn{number = N, phase = serving, serving = Serving} = S) ->
+    S#conn{serving = erlmcp_native_beam_http_serving:on_exit(Status, Serving)};
 handle({read_body, N, From, Timeout}, #conn{number = N, phase = serving} = S) ->
     read_body(From, Timeout, S);
 handle({Call, _, From, _}, S) when Call =:= read_body; Call =:= stream ->
@@ -190,7 +175,7 @@ await(#conn{draining = true} = S) ->
     close(S);
 await(#conn{fresh = Fresh} = S) ->
     S#conn{
-        phase = head, parser = Fresh, exchange = none, deadline = from_now(idle_timeout_ms, S)
+        phase = head, parser = Fresh, serving = none, deadline = from_now(idle_timeout_ms, S)
     }.
 
 data(Data, #conn{phase = head, parser = Parser0} = S) ->
@@ -203,8 +188,8 @@ data(Data, #conn{phase = discarding} = S) ->
     discard(Data, S);
 data(_, #conn{phase = closing} = S) ->
     S;
-data(Data, #conn{phase = serving, exchange = #exchange{intake = Intake}} = S) ->
-    case erlmcp_native_beam_http_intake:is_read(Intake) of
+data(Data, #conn{phase = serving} = S) ->
+    case erlmcp_native_beam_http_intake:is_read(intake(S)) of
         true -> collect(Data, S);
         false -> keep_for_later(Data, S)
     end;
@@ -243,42 +228,14 @@ admit(#{expect := Expect} = Meaning, Body, After, #conn{config = Config} = S0) -
         full -> unavailable(Meaning, Intake, S)
     end.
 
-serve(Meaning, Intake, #conn{config = Config, number = Last, link = Link} = S) ->
-    #{method := Method, version := Version, keep := Keep} = Meaning,
-    #{serve := {Module, Function, Argument}} = Config,
-    Number = Last + 1,
+serve(Meaning, Intake, #conn{config = #{serve := Serve} = Config, link = Link} = S) ->
+    Number = S#conn.number + 1,
     Exchange = {erlmcp_native_beam_http, erlmcp_native_beam_http_exchange:new(Link, Number)},
-    Args = [Argument, Exchange, to_serve(Meaning, Intake, S)],
-    {Pid, Monitor} = spawn_opt(Module, Function, Args, [monitor]),
-    S#conn{
-        phase = serving,
-        number = Number,
-        deadline = infinity,
-        exchange = #exchange{
-            pid = Pid,
-            monitor = Monitor,
-            method = Method,
-            version = Version,
-            keep = Keep,
-            intake = Intake
-        }
-    }.
+    Client = {scheme(Config), S#conn.peername},
+    Serving = erlmcp_native_beam_http_serving:start(Serve, Exchange, Meaning, Intake, Client),
+    S#conn{phase = serving, number = Number, deadline = infinity, serving = Serving}.
 
-to_serve(Meaning, Intake, #conn{config = #{tls := Tls}, peername = PeerName}) ->
-    #{method := Method, path := Path, query := Query, headers := Fields, version := Version} =
-        Meaning,
-    #{
-        method => Method,
-        path => Path,
-        query => Query,
-        headers => Fields,
-        version => Version,
-        scheme => scheme(Tls),
-        peername => PeerName,
-        body => erlmcp_native_beam_http_intake:to_serve(Intake)
-    }.
-
-scheme(none) -> http;
+scheme(#{tls := none}) -> http;
 scheme(_) -> https.
 
 unavailable(#{method := Method, keep := Keep}, Intake, S) ->
@@ -292,75 +249,78 @@ refuse(Status, S) ->
 
 %% Bodies.
 
-read_body(From, Timeout, #conn{exchange = #exchange{intake = Intake0, stream = Stream} = E} = S0) ->
+read_body(From, Timeout, S0) ->
     Limit = from_now(body_timeout_ms, S0),
-    {What, Intake} = erlmcp_native_beam_http_intake:read(From, deadline(Timeout), Limit, Intake0),
-    S = S0#conn{
-        exchange = E#exchange{intake = Intake},
-        deadline = erlmcp_native_beam_http_intake:deadline(Intake)
-    },
+    {What, Intake} = erlmcp_native_beam_http_intake:read(
+        From, deadline(Timeout), Limit, intake(S0)
+    ),
+    Deadline = erlmcp_native_beam_http_intake:deadline(Intake),
+    #conn{buffer = Buffer} = S = set_intake(Intake, S0#conn{deadline = Deadline}),
     case What of
         answered -> S;
-        ask when Stream =:= not_yet -> collect(S#conn.buffer, S#conn{buffer = <<>>, out = ask(S)});
-        _ -> collect(S#conn.buffer, S#conn{buffer = <<>>})
+        ask -> collect(Buffer, S#conn{buffer = <<>>, out = ask(S)});
+        wait -> collect(Buffer, S#conn{buffer = <<>>})
     end.
 
+intake(#conn{serving = Serving}) -> erlmcp_native_beam_http_serving:intake(Serving).
+
+set_intake(Intake, #conn{serving = Serving} = S) ->
+    S#conn{serving = erlmcp_native_beam_http_serving:set_intake(Intake, Serving)}.
+
+stream(#conn{serving = Serving}) -> erlmcp_native_beam_http_serving:stream(Serving).
+
+%% Not any more if the answer has begun.
 ask(#conn{out = Out} = S) ->
-    case erlmcp_native_beam_http_out:write(erlmcp_native_beam_http_answer:continue(), 0, Out) of
-        {ok, Asked} -> Asked;
-        {error, closed} -> gone(S)
+    case stream(S) of
+        not_yet ->
+            #conn{out = Asked} = write(erlmcp_native_beam_http_answer:continue(), 0, S),
+            Asked;
+        _ ->
+            Out
     end.
 
 deadline(infinity) -> infinity;
 deadline(Timeout) -> now_ms() + Timeout.
 
-collect(Data, #conn{exchange = #exchange{intake = Intake} = E, link = Link, number = N} = S) ->
-    case erlmcp_native_beam_http_intake:push(Data, Intake) of
+collect(Data, #conn{link = Link, number = Number} = S) ->
+    case erlmcp_native_beam_http_intake:push(Data, intake(S)) of
         {more, More} ->
-            S#conn{exchange = E#exchange{intake = More}};
+            set_intake(More, S);
         {done, Rest, Whole} ->
-            S#conn{exchange = E#exchange{intake = Whole}, buffer = Rest, deadline = infinity};
+            set_intake(Whole, S#conn{buffer = Rest, deadline = infinity});
         {failed, Failed} ->
-            S#conn{exchange = E#exchange{intake = Failed}, deadline = infinity};
+            set_intake(Failed, S#conn{deadline = infinity});
         {bad, Status} ->
-            ok = erlmcp_native_beam_http_exchange:over(Link, N),
-            bad_body(Status, S)
+            ok = erlmcp_native_beam_http_exchange:over(Link, Number),
+            bad_body(Status, stream(S), S)
     end.
 
-bad_body(Status, #conn{exchange = #exchange{stream = not_yet}} = S) -> refuse(Status, release(S));
-bad_body(_, S) -> cut(S).
+bad_body(Status, not_yet, S) -> refuse(Status, release(S));
+bad_body(_, _, S) -> cut(S).
 
 answer_call(From, Result) ->
     From ! {From, Result},
     ok.
 
-discard(Data, #conn{exchange = #exchange{intake = Intake} = E} = S) ->
-    case erlmcp_native_beam_http_intake:push(Data, Intake) of
-        {more, More} -> S#conn{exchange = E#exchange{intake = More}};
+discard(Data, S) ->
+    case erlmcp_native_beam_http_intake:push(Data, intake(S)) of
+        {more, More} -> set_intake(More, S);
         {done, Rest, _} -> next(S#conn{buffer = Rest});
         _ -> close(S)
     end.
 
 %% Answers.
 
-reply(Status, Fields, Body, Size, #conn{exchange = #exchange{method = Method}} = S) ->
+reply(Status, Fields, Body, Size, #conn{serving = Serving} = S) ->
+    Method = erlmcp_native_beam_http_serving:method(Serving),
     answer(Status, Fields, Body, Size, Method, keep(S), release(S)).
 
-%% What the serving process was counted as.
-release(#conn{exchange = #exchange{monitor = Monitor, stream = Stream}, config = Config} = S) ->
-    #{counts := Counts} = Config,
-    true = demonitor(Monitor, [flush]),
-    What =
-        case Stream of
-            not_yet -> requests;
-            _ -> streams
-        end,
-    ok = erlmcp_native_beam_http_count:release(Counts, What),
+release(#conn{serving = Serving, config = #{counts := Counts}} = S) ->
+    ok = erlmcp_native_beam_http_serving:release(Counts, Serving),
     S#conn{phase = answered}.
 
 keep(#conn{draining = true}) -> false;
-keep(#conn{exchange = #exchange{keep = false}}) -> false;
-keep(#conn{exchange = #exchange{intake = I}}) -> erlmcp_native_beam_http_intake:kept(I) =/= no.
+keep(#conn{serving = Serving}) -> erlmcp_native_beam_http_serving:keep(Serving).
 
 answer(Status, Fields, Body, Size, Method, Keep, S0) ->
     HasBody = erlmcp_native_beam_http_answer:has_body(Method, Status),
@@ -386,77 +346,86 @@ written({error, closed}, S) -> gone(S).
 
 answered(false, S) ->
     close(S);
-answered(true, #conn{exchange = none} = S) ->
+answered(true, #conn{serving = none} = S) ->
     next(S);
-answered(true, #conn{exchange = #exchange{intake = Intake} = E, buffer = Buffer} = S) ->
-    case erlmcp_native_beam_http_intake:kept(Intake) of
+answered(true, #conn{buffer = Buffer} = S) ->
+    case erlmcp_native_beam_http_intake:kept(intake(S)) of
         yes ->
             next(S);
         rest ->
-            {Rest, Deadline} = erlmcp_native_beam_http_intake:rest(Intake),
-            Discarding = E#exchange{intake = Rest},
-            discard(Buffer, S#conn{
-                phase = discarding, buffer = <<>>, exchange = Discarding, deadline = Deadline
-            })
+            {Rest, Deadline} = erlmcp_native_beam_http_intake:rest(intake(S)),
+            Discarding = S#conn{phase = discarding, buffer = <<>>, deadline = Deadline},
+            discard(Buffer, set_intake(Rest, Discarding))
     end.
 
-stream(From, Status, Fields, #conn{exchange = #exchange{stream = not_yet}} = S) ->
-    #{counts := Counts, options := #{max_streams := Max}} = S#conn.config,
-    case erlmcp_native_beam_http_count:move(Counts, requests, streams, Max) of
+stream(From, Status, Fields, #conn{config = Config} = S) ->
+    #{counts := Counts, options := #{max_streams := Max}} = Config,
+    case
+        stream(S) =:= not_yet andalso
+            erlmcp_native_beam_http_count:move(Counts, requests, streams, Max)
+    of
         ok ->
             answer_call(From, ok),
             begin_stream(Status, Fields, S);
         full ->
             ok = erlmcp_native_beam_http_exchange:over(S#conn.link, S#conn.number),
             answer_call(From, {error, closed}),
-            reply(503, retry_after(), <<>>, 0, S)
-    end;
-stream(From, _, _, S) ->
-    answer_call(From, {error, closed}),
-    S.
-
-begin_stream(Status, Fields, #conn{exchange = #exchange{method = Method} = E} = S0) ->
-    Framing =
-        case {erlmcp_native_beam_http_answer:has_body(Method, Status), E#exchange.version} of
-            {false, _} -> none;
-            {true, {1, 1}} -> chunked;
-            {true, {1, 0}} -> until_close
-        end,
-    Keep = keep(S0) andalso Framing =/= until_close,
-    {Head, S} = head(Status, Fields, Framing, Keep, S0),
-    write(Head, 0, S#conn{exchange = E#exchange{stream = Framing, keep = Keep}}).
-
-part(Data, Size, #conn{exchange = #exchange{stream = not_yet}} = S) ->
-    %% Nobody will read it.
-    part(Data, Size, none, S);
-part(Data, Size, #conn{exchange = #exchange{stream = Framing}} = S) ->
-    part(Data, Size, Framing, S).
-
-part(Data, Size, Framing, #conn{out = Out} = S) ->
-    written(erlmcp_native_beam_http_out:part(Data, Size, Framing, Out), S).
-
-finish(#conn{exchange = #exchange{stream = not_yet}} = S) ->
-    died(S);
-finish(#conn{exchange = #exchange{stream = Framing}, out = Out} = S0) ->
-    S = release(S0#conn{out = erlmcp_native_beam_http_out:end_stream(Out)}),
-    case Framing of
-        chunked -> answered(keep(S), write(erlmcp_native_beam_http_answer:last_chunk(), 5, S));
-        _ -> answered(keep(S), S)
+            reply(503, retry_after(), <<>>, 0, S);
+        false ->
+            answer_call(From, {error, closed}),
+            S
     end.
 
-died(#conn{exchange = #exchange{stream = not_yet, on_exit = Status}} = S) ->
+begin_stream(Status, Fields, #conn{serving = Serving} = S0) ->
+    {Stream, Begun} = erlmcp_native_beam_http_serving:begin_stream(Status, Serving),
+    S1 = S0#conn{serving = Begun},
+    {Head, S} = head(Status, Fields, Stream, keep(S1), S1),
+    write(Head, 0, S).
+
+part(Data, Size, #conn{out = Out} = S) ->
+    Framing =
+        case stream(S) of
+            %% Nobody would understand it.
+            not_yet -> none;
+            Stream -> Stream
+        end,
+    written(erlmcp_native_beam_http_out:part(Data, Size, Framing, Out), S).
+
+finish(#conn{out = Out} = S0) ->
+    case stream(S0) of
+        not_yet ->
+            no_answer(S0);
+        Stream ->
+            S = release(S0#conn{out = erlmcp_native_beam_http_out:end_stream(Out)}),
+            answered(keep(S), end_stream(Stream, S))
+    end.
+
+end_stream(chunked, S) -> write(erlmcp_native_beam_http_answer:last_chunk(), 0, S);
+end_stream(_, S) -> S.
+
+died(Monitor, #conn{serving = Serving} = S) ->
+    case erlmcp_native_beam_http_serving:is_served_by(Monitor, Serving) of
+        true -> no_more(stream(S), S);
+        false -> S
+    end.
+
+no_more(not_yet, S) -> no_answer(S);
+no_more(_, S) -> cut(S).
+
+no_answer(#conn{serving = Serving} = S) ->
     ok = erlmcp_native_beam_http_exchange:over(S#conn.link, S#conn.number),
-    reply(Status, [], <<>>, 0, S);
-died(S) ->
-    cut(S).
+    reply(erlmcp_native_beam_http_serving:on_exit(Serving), [], <<>>, 0, S).
 
 %% The peer must be able to see that something is missing.
-cut(#conn{exchange = #exchange{stream = until_close}, out = Out} = S) ->
-    _ = release(S),
-    ok = erlmcp_native_beam_http_out:abort(Out),
-    exit(normal);
-cut(S) ->
-    close(release(S)).
+cut(#conn{out = Out} = S) ->
+    Released = release(S),
+    case stream(S) of
+        until_close ->
+            ok = erlmcp_native_beam_http_out:abort(Out),
+            exit(normal);
+        _ ->
+            close(Released)
+    end.
 
 %% The next request, unless the peer leaves too much unread.
 next(#conn{out = Out0} = S0) ->
@@ -469,7 +438,7 @@ next(#conn{out = Out0} = S0) ->
             Deadline = from_now(idle_timeout_ms, S),
             look_later(
                 erlmcp_native_beam_http_out:first_look(),
-                S#conn{phase = flushing, exchange = none, deadline = Deadline}
+                S#conn{phase = flushing, serving = none, deadline = Deadline}
             )
     end.
 
@@ -483,15 +452,10 @@ go_on(#conn{buffer = Buffer} = S) ->
 
 %% Looking at the queue.
 
-look(Ms, #conn{phase = serving, exchange = #exchange{busy = true} = E, out = Out0} = S0) ->
-    {HasRoom, Out} = erlmcp_native_beam_http_out:room(Out0),
-    S = S0#conn{out = Out},
-    case HasRoom of
-        true ->
-            ok = erlmcp_native_beam_http_exchange:notice(E#exchange.pid, S#conn.number, writable),
-            S#conn{exchange = E#exchange{busy = false}};
-        false ->
-            look_later(Ms, S)
+look(Ms, #conn{phase = serving, serving = Serving} = S) ->
+    case erlmcp_native_beam_http_serving:is_busy(Serving) of
+        true -> look_for_room(Ms, S);
+        false -> S
     end;
 look(Ms, #conn{phase = flushing, out = Out0} = S0) ->
     {HasRoom, Out} = erlmcp_native_beam_http_out:has_room(Out0),
@@ -511,6 +475,14 @@ look(Ms, #conn{phase = closing, shut = false, out = Out0} = S0) ->
 look(_, S) ->
     S.
 
+look_for_room(Ms, #conn{out = Out0, serving = Serving, number = Number} = S0) ->
+    {HasRoom, Out} = erlmcp_native_beam_http_out:room(Out0),
+    S = S0#conn{out = Out},
+    case HasRoom of
+        true -> S#conn{serving = erlmcp_native_beam_http_serving:writable(Number, Serving)};
+        false -> look_later(Ms, S)
+    end.
+
 look_later(Ms, #conn{out = Out} = S) ->
     S#conn{out = erlmcp_native_beam_http_out:look_later(Ms, Out)}.
 
@@ -519,7 +491,7 @@ look_later(Ms, #conn{out = Out} = S) ->
 %% Our side is closed after what is queued, the other is given time.
 close(S) ->
     Deadline = from_now(idle_timeout_ms, S),
-    Closing = S#conn{phase = closing, exchange = none, buffer = <<>>, deadline = Deadline},
+    Closing = S#conn{phase = closing, serving = none, buffer = <<>>, deadline = Deadline},
     look(erlmcp_native_beam_http_out:first_look(), Closing).
 
 shut(#conn{out = Out} = S) ->
@@ -546,9 +518,8 @@ expired(#conn{phase = head, parser = Parser} = S) ->
         true -> close(S);
         false -> refuse(408, S)
     end;
-expired(#conn{phase = serving, exchange = #exchange{intake = Intake} = E} = S) ->
-    Expired = E#exchange{intake = erlmcp_native_beam_http_intake:expired(Intake)},
-    S#conn{deadline = infinity, exchange = Expired};
+expired(#conn{phase = serving} = S) ->
+    set_intake(erlmcp_native_beam_http_intake:expired(intake(S)), S#conn{deadline = infinity});
 expired(#conn{phase = discarding} = S) ->
     close(S);
 expired(#conn{out = Out}) ->
@@ -567,27 +538,11 @@ stop(#conn{out = Out} = S) ->
     ok = erlmcp_native_beam_http_out:abort(Out),
     exit(normal).
 
-tell_gone(#conn{phase = serving, exchange = #exchange{pid = Pid} = E} = S) ->
-    #conn{link = Link, number = N} = S,
-    ok = erlmcp_native_beam_http_exchange:gone(Link, N),
-    ok = erlmcp_native_beam_http_intake:closed(E#exchange.intake),
+tell_gone(#conn{phase = serving, serving = Serving, link = Link, number = Number} = S) ->
     _ = release(S),
-    case wish(N, E#exchange.on_gone) of
-        exit ->
-            true = exit(Pid, {shutdown, gone}),
-            ok;
-        notice ->
-            erlmcp_native_beam_http_exchange:notice(Pid, N, gone)
-    end;
+    erlmcp_native_beam_http_serving:gone(Link, Number, Serving);
 tell_gone(_) ->
     ok.
-
-%% What the serving process said before it could see that the client has gone.
-wish(N, Last) ->
-    receive
-        {on_gone, N, What} -> wish(N, What)
-    after 0 -> Last
-    end.
 
 from_now(Timeout, #conn{config = #{options := Options}}) ->
     now_ms() + maps:get(Timeout, Options).

@@ -49,6 +49,7 @@ read_body(Exchange, Timeout) ->
     exchange(), erlmcp_native_http_path:status(), erlmcp_native_http_path:headers(), iodata()
 ) -> ok | {error, closed}.
 reply(#exchange{number = Number} = Exchange, Status, Headers, Body) ->
+    Status >= 200 orelse error(badarg),
     Fields = erlmcp_native_beam_http_answer:fields(Headers),
     case is_over(Exchange) of
         false ->
@@ -62,6 +63,7 @@ reply(#exchange{number = Number} = Exchange, Status, Headers, Body) ->
     exchange(), erlmcp_native_http_path:status(), erlmcp_native_http_path:headers()
 ) -> ok | {error, closed}.
 stream(Exchange, Status, Headers) ->
+    Status >= 200 orelse error(badarg),
     Fields = erlmcp_native_beam_http_answer:fields(Headers),
     call(stream, {Status, Fields}, Exchange).
 

@@ -213,7 +213,7 @@ value(<<A, B, C, D, Rest/binary>>, Line, Size, Name, Max) when
 ->
     value(Rest, Line, Size + 4, Name, Max);
 value(<<"\r\n", Rest/binary>>, Line, Size, Name, _) ->
-    {Name, trim(binary:part(Line, 0, Size)), Rest};
+    {Name, erlmcp_native_beam_http_syntax:trim(binary:part(Line, 0, Size)), Rest};
 value(<<$\r>>, _, _, _, _) ->
     more;
 value(<<C, _/binary>>, _, Max, _, Max) when C =/= $\r ->
@@ -224,14 +224,6 @@ value(<<>>, _, _, _, _) ->
     more;
 value(_, _, _, _, _) ->
     {error, 400}.
-
-trim(<<>>) ->
-    <<>>;
-trim(Value) ->
-    case binary:last(Value) of
-        C when C =:= $\s; C =:= $\t -> trim(binary:part(Value, 0, byte_size(Value) - 1));
-        _ -> Value
-    end.
 
 lower(Name, lower) -> Name;
 lower(Name, mixed) -> lowercase(Name).

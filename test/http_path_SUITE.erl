@@ -78,6 +78,8 @@ cases() ->
         drain_cuts_off,
         many_connections_closed_at_once,
         address_in_use,
+        unix_domain_socket,
+        two_listeners,
         tls,
         tls_stream,
         tls_client_gone,
@@ -316,11 +318,15 @@ headers_that_are_not_the_callers(Config) ->
     Server = listen(Config, #{}, fun
         (X, #{path := <<"/line">>}) -> reply(X, 200, [{<<"a">>, <<"b\r\nc: d">>}], <<>>);
         (X, #{path := <<"/name">>}) -> reply(X, 200, [{<<"a: b">>, <<"c">>}], <<>>);
+        (X, #{path := <<"/own">>}) -> reply(X, 200, [{<<"content-length">>, <<"9">>}], <<>>);
+        (X, #{path := <<"/status">>}) -> reply(X, 102, [], <<>>);
         (X, _) -> reply(X, 200, [], <<>>)
     end),
     Client = connect(Server),
     ?assertMatch({500, _, _}, ask(Client, get("/line"))),
     ?assertMatch({500, _, _}, ask(Client, get("/name"))),
+    ?assertMatch({500, _, _}, ask(Client, get("/own"))),
+    ?assertMatch({500, _, _}, ask(Client, get("/status"))),
     ?assertMatch({200, _, _}, ask(Client, get("/"))).
 
 %% Limits
@@ -928,6 +934,33 @@ address_in_use(Config) ->
     Endpoint = #{host => {127, 0, 0, 1}, port => port(Server)},
     Serve = {?MODULE, serve, fun echo/2},
     ?assertEqual({error, address_in_use}, Module:listen(Endpoint, Options, Serve)).
+
+unix_domain_socket(Config) ->
+    {ok, Module} = erlmcp_native_http_path:use(proplists:get_value(path, Config)),
+    {ok, Options} = erlmcp_native_http_options:listener(#{max_connections_per_peer => 1}),
+    Unique = integer_to_list(erlang:unique_integer([positive])),
+    Path = iolist_to_binary(["/tmp/http_path_", os:getpid(), "_", Unique]),
+    Serve = {?MODULE, serve, fun(X, #{peername := unnamed} = Request) -> echo(X, Request) end},
+    {ok, Listener} = Module:listen(#{path => Path}, Options, Serve),
+    ?assertMatch(#{sockname := {path, Path}}, Module:listener_info(Listener)),
+    Dial = fun() ->
+        {ok, Socket} = gen_tcp:connect({local, Path}, 0, [local, binary, {active, false}]),
+        {gen_tcp, Socket}
+    end,
+    %% Its peers have no address that could be counted.
+    [?assertMatch({200, _, <<"u">>}, ask(Client, post("u"))) || Client <- [Dial(), Dial()]],
+    ok = Module:listener_close(Listener),
+    ?assertEqual({error, enoent}, file:read_link_info(Path)).
+
+%% What one listener counts and drains is not another's.
+two_listeners(Config) ->
+    [First, Second] = Servers = [listen(Config, #{}, fun echo/2) || _ <- [1, 2]],
+    Clients = [connect(Server) || Server <- Servers],
+    [?assertMatch({200, _, _}, ask(Client, post("x"))) || Client <- Clients],
+    [?assertMatch(#{connections := 1}, info(Server)) || Server <- Servers],
+    drained(drain(0, First)),
+    ?assertMatch(#{connections := 1}, info(Second)),
+    ?assertMatch({200, _, _}, ask(lists:last(Clients), post("x"))).
 
 %% TLS
 
