@@ -74,13 +74,11 @@ handle_cast(_, State) ->
     {noreply, State}.
 
 %% @private
--spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_info({?MODULE, take}, State) ->
     {noreply, take(?TAKES, State#state{reminded = false})};
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
-handle_info({'EXIT', _, Reason}, State) when Reason =/= normal ->
-    {stop, Reason, State};
 handle_info(Msg, #state{core = Core} = State) ->
     case erlmcp_native_http_client_core:handle_info(Msg, Core) of
         {Events, Next} -> {noreply, take(?TAKES, tell(Events, State#state{core = Next}))};

@@ -114,7 +114,7 @@ handle_info(Msg, #state{module = Module, shape = Shape, core = Core} = State) ->
         unknown ->
             case erlmcp_native_http_client_core:handle_info(Msg, Core) of
                 {Events, Next} -> {noreply, take(?TAKES, events(Events, State#state{core = Next}))};
-                unknown -> other_info(Msg, State)
+                unknown -> {noreply, State}
             end
     end.
 
@@ -133,11 +133,6 @@ format_status(Status) ->
         (_, Value) -> Value
     end,
     maps:map(Summary, Status).
-
-other_info({'EXIT', Pid, Reason}, State) when is_pid(Pid), Reason =/= normal ->
-    {stop, Reason, State};
-other_info(_, State) ->
-    {noreply, State}.
 
 shape_says(ok, State) ->
     {noreply, State};
