@@ -5,7 +5,7 @@
 
 use std::{io, time::Duration};
 
-use axum::Router;
+use axum::{Router, serve::ListenerExt};
 use rmcp::{
     ErrorData, Peer, RoleServer, ServerHandler,
     handler::server::{router::tool::ToolRouter, wrapper::Parameters},
@@ -121,6 +121,10 @@ async fn main() -> io::Result<()> {
         StreamableHttpService::new(|| Ok(Server::new()), Default::default(), config);
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening {}", listener.local_addr()?.port());
+    // axum leaves it off, and half of the time then goes into waiting for acknowledgements.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let server = axum::serve(listener, Router::new().nest_service("/mcp", service));
     tokio::select! {
         ended = server.into_future() => ended,
