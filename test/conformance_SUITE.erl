@@ -19,6 +19,7 @@ groups() ->
 cases() ->
     [
         active_suite,
+        active_of_2025_06_18,
         required_of_2025_11_25,
         required_of_2026_07_28,
         pending_of_2025_11_25,
@@ -64,6 +65,9 @@ end_per_testcase(_, _) ->
 active_suite(Config) ->
     server(["--suite", "active"], 30, "conformance-2025", Config).
 
+active_of_2025_06_18(Config) ->
+    server(["--suite", "active", "--spec-version", "2025-06-18"], 25, "conformance-2026", Config).
+
 required_of_2025_11_25(Config) ->
     server(["--requirements", "2025-11-25"], 30, "conformance-2026", Config).
 
@@ -86,7 +90,7 @@ pending(Revision, Scenario, Config) ->
     server(Args, 1, "conformance-2026", Config).
 
 server(Args, AtLeast, Package, Config) ->
-    #{url := Url} = Server = conformance_server:start(?config(path, Config)),
+    #{url := Url} = Server = conformance_server:start(#{path => ?config(path, Config)}),
     Results = results(Config),
     Run = run(Package, ["server", "--url", Url, "-o", Results | Args], Config),
     conformance_server:stop(Server),

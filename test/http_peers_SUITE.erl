@@ -20,12 +20,14 @@ groups() ->
 cases() ->
     [
         sdk_client,
+        sdk_client_http_sse,
         python_1_client,
         python_2_client,
         python_2_client_legacy,
         fastmcp_client,
         fastmcp_client_legacy,
         everything_server,
+        everything_server_http_sse,
         rmcp_server,
         rmcp_server_stateless,
         python_1_server,
@@ -65,6 +67,16 @@ sdk_client(Config) ->
     Script = mcp_programs:source("mcp_peers/client.mjs"),
     their_client(fun(Url) -> mcp_programs:node_args([Script, Url]) end, <<"2025-11-25">>, Config).
 
+%% The pair of 2024-11-05, over which this SDK agrees on a later revision all the same.
+sdk_client_http_sse(Config) ->
+    Script = mcp_programs:source("mcp_peers/client.mjs"),
+    CommandLine = fun(Url) ->
+        Sse = lists:flatten(string:replace(Url, "/mcp", "/sse")),
+        mcp_programs:node_args([Script, Sse, "sse"])
+    end,
+    Pair = #{sse => <<"/sse">>, messages => <<"/messages">>},
+    their_client(CommandLine, any, [{options, #{http_sse => Pair}} | Config]).
+
 python_1_client(Config) ->
     python_client("mcp1", "client_mcp1.py", [], <<"2025-11-25">>, Config).
 
@@ -86,11 +98,12 @@ python_client(Environment, Script, Args, Revision, Config) ->
     their_client(fun(Url) -> [Python, Source, Url | Args] end, Revision, Config).
 
 their_client(CommandLine, Revision, Config) ->
-    Path = ?config(path, Config),
-    #{hub := Hub, port := Port, url := Url} = Server = conformance_server:start(Path),
+    Options = (proplists:get_value(options, Config, #{}))#{path => ?config(path, Config)},
+    #{hub := Hub, port := Port, url := Url} = Server = conformance_server:start(Options),
     ok = conformance_hub:watch(Hub),
     Client = mcp_programs:start(CommandLine(Url), []),
-    ?assertMatch(#{<<"version">> := Revision}, mcp_programs:step(Client, <<"initialize">>)),
+    #{<<"version">> := Agreed} = mcp_programs:step(Client, <<"initialize">>),
+    ?assert(Revision =:= any orelse Revision =:= Agreed),
     _ = [mcp_programs:step(Client, S) || S <- [<<"list">>, <<"call">>, <<"large">>]],
     ?assertMatch(#{<<"seen">> := 20}, mcp_programs:step(Client, <<"progress">>)),
     _ = mcp_programs:step(Client, <<"sleeping">>),
@@ -104,7 +117,7 @@ their_client(CommandLine, Revision, Config) ->
     end,
     _ = mcp_programs:step(Client, <<"restart">>),
     conformance_server:stop(Server),
-    Again = conformance_server:start(#{port => Port}, #{path => Path}),
+    Again = conformance_server:start(#{port => Port}, Options),
     ok = mcp_programs:say(Client),
     _ = mcp_programs:step(Client, <<"restarted">>),
     _ = mcp_programs:step(Client, <<"closed">>),
@@ -114,10 +127,17 @@ their_client(CommandLine, Revision, Config) ->
 %% Their servers
 
 everything_server(Config) ->
+    %% This one answers 400 to a session that it does not know.
+    everything("streamableHttp", [{lost, refused} | Config]).
+
+everything_server_http_sse(Config) ->
+    everything("sse", [{lost, with_stream}, {target, "/sse"} | Config]).
+
+everything(Mode, Config) ->
     Script = mcp_programs:path(
         "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
     ),
-    Line = mcp_programs:node_args([Script, "streamableHttp"]),
+    Line = mcp_programs:node_args([Script, Mode]),
     Tools = #{
         echo => {<<"echo">>, #{<<"message">> => <<"hi">>}, <<"Echo: hi">>},
         add => {<<"get-sum">>, #{<<"a">> => 2, <<"b">> => 3}, <<"The sum of 2 and 3 is 5.">>},
@@ -126,8 +146,7 @@ everything_server(Config) ->
         sleep => {<<"trigger-long-running-operation">>, #{<<"duration">> => 600}}
     },
     Start = fun(Port) -> mcp_programs:serve(Line, [{"PORT", integer_to_list(Port)}]) end,
-    %% This one answers 400 to a session that it does not know.
-    their_server(Start, Tools, [{lost, refused} | Config]).
+    their_server(Start, Tools, Config).
 
 rmcp_server(Config) ->
     their_server(fun(Port) -> rmcp([], Port) end, tools(), Config).
@@ -201,7 +220,8 @@ serve(Start, Port) ->
     Server.
 
 connect(Port, Config) ->
-    Url = iolist_to_binary(["http://127.0.0.1:", integer_to_list(Port), "/mcp"]),
+    Target = proplists:get_value(target, Config, "/mcp"),
+    Url = iolist_to_binary(["http://127.0.0.1:", integer_to_list(Port), Target]),
     Options = #{path => ?config(path, Config), timeout_ms => ?WAIT_MS},
     {ok, Client} = erlmcp_native_http_client:start_link(Url, Options),
     Client.
@@ -274,6 +294,8 @@ lost(Client, refused) ->
     after ?WAIT_MS ->
         ct:fail(not_refused)
     end;
+lost(Client, with_stream) ->
+    await_lost(Client);
 lost(Client, undefined) ->
     _ = send(Client, <<"tools/list">>, #{}),
     await_lost(Client).

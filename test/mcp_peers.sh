@@ -50,8 +50,7 @@ install_python() {
     echo "mcp_peers: installing the Python packages of $1 from PyPI"
     rm -rf "$peers/$1"
     python3 -m venv "$peers/$1"
-    # The file names all packages there are: nothing is left to resolve.
-    "$peers/$1/bin/python" -m pip install -q --disable-pip-version-check --no-deps \
+    "$peers/$1/bin/python" -m pip install -q --disable-pip-version-check \
         -r "$pins/requirements-$1.txt"
     mark "$1" "$pins/requirements-$1.txt"
 }

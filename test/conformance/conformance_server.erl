@@ -21,8 +21,8 @@
     <<"resources/read">>
 ]).
 
-%% @doc A server on `Path' for as long as the calling process lives, and its URL.
-start(Path) -> start(#{port => 0}, #{path => Path}).
+%% @doc A server for as long as the calling process lives, and its URL.
+start(Options) -> start(#{port => 0}, Options).
 
 start(Endpoint, Options) ->
     {ok, Hub} = conformance_hub:start_link(),

@@ -1,5 +1,6 @@
-// A client on the official TypeScript SDK: client.mjs URL. Says what it does in one JSON line a
-// step, waits for a line after `restart', and ends with status 1 at the first fault.
+// A client on the official TypeScript SDK: client.mjs URL [sse]. Says what it does in one JSON line a
+// step, waits for a line after `sleeping' and `restart', and ends with status 1 at the first fault.
+// With `sse' it speaks HTTP+SSE of 2024-11-05.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import assert from 'node:assert/strict';
@@ -7,25 +8,33 @@ import assert from 'node:assert/strict';
 const require = createRequire(`${process.env.MCP_PEERS_NODE}/package.json`);
 const { Client } = require('@modelcontextprotocol/sdk/client/index.js');
 const { StreamableHTTPClientTransport } = require('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const { SSEClientTransport } = require('@modelcontextprotocol/sdk/client/sse.js');
 const { ToolListChangedNotificationSchema } = require('@modelcontextprotocol/sdk/types.js');
 
-const [url] = process.argv.slice(2);
+const [url, sse] = process.argv.slice(2);
 const say = (step, more = {}) => console.log(JSON.stringify({ step, ...more }));
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const textOf = (result) => result.content[0].text;
 
 async function connect() {
   const client = new Client({ name: 'peer', version: '1.0.0' });
-  const transport = new StreamableHTTPClientTransport(new URL(url));
+  const transport = new (sse ? SSEClientTransport : StreamableHTTPClientTransport)(new URL(url));
   const changed = new Promise((resolve) =>
     client.setNotificationHandler(ToolListChangedNotificationSchema, resolve));
   await client.connect(transport);
-  return { client, transport, changed };
+  // As they come in: the SDK hands the last notices on after the answer that came behind them.
+  const messages = [];
+  const { onmessage } = transport;
+  transport.onmessage = (message, extra) => {
+    messages.push(message);
+    onmessage(message, extra);
+  };
+  return { client, transport, changed, messages };
 }
 
 async function main() {
-  let { client, transport, changed } = await connect();
-  say('initialize', { version: transport.protocolVersion, session: transport.sessionId !== undefined });
+  let { client, transport, changed, messages } = await connect();
+  say('initialize', { version: transport.protocolVersion ?? transport._protocolVersion });
 
   const { tools } = await client.listTools();
   assert(tools.some(({ name }) => name === 'echo'));
@@ -45,10 +54,14 @@ async function main() {
   assert.equal(textOf(back).length, bytes);
   say('large', { bytes });
 
-  const seen = [];
+  messages.length = 0;
+  let told = 0;
   await client.callTool({ name: 'progress', arguments: { steps: 20 } }, undefined,
-    { onprogress: ({ progress }) => seen.push(progress) });
+    { onprogress: () => { told += 1; } });
+  const answered = messages.findIndex(({ result }) => result !== undefined);
+  const seen = messages.slice(0, answered).map(({ params }) => params.progress);
   assert.deepEqual(seen, [...Array(20).keys()].map((n) => n + 1));
+  assert(told > 0);
   say('progress', { seen: seen.length });
 
   await client.callTool({ name: 'test_trigger_tool_change', arguments: {} });
@@ -67,13 +80,13 @@ async function main() {
 
   say('restart');
   await lines.next();
-  await assert.rejects(client.listTools(), (error) => error.code === 404);
+  await assert.rejects(client.listTools(), (error) => sse !== undefined || error.code === 404);
   await client.close().catch(() => {});
   ({ client, transport } = await connect());
   assert.equal(textOf(await client.callTool({ name: 'echo', arguments: { message } })), message);
   say('restarted');
 
-  await transport.terminateSession();
+  if (!sse) await transport.terminateSession();
   await client.close();
   say('closed');
 }

@@ -1,5 +1,6 @@
 """A client on version 1 of the official Python SDK: client_mcp1.py URL. Says what it does in one
-JSON line a step, waits for a line after `restart', and ends with status 1 at the first fault."""
+JSON line a step, waits for a line after `sleeping' and `restart', and ends with status 1 at the
+first fault."""
 
 import asyncio
 import json

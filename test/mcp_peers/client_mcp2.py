@@ -1,6 +1,6 @@
 """A client on version 2 of the official Python SDK, or on fastmcp: client_mcp2.py URL mcp|fastmcp
-MODE. Says what it does in one JSON line a step, waits for a line after `restart', and ends with
-status 1 at the first fault."""
+MODE. Says what it does in one JSON line a step, waits for a line after `sleeping' and `restart',
+and ends with status 1 at the first fault."""
 
 import asyncio
 import json
