@@ -112,8 +112,11 @@ answer({_, Ref, _}, Answer) ->
 %% @doc Serves who has the references, until everything is answered.
 -spec wait() -> ok.
 wait() ->
+    #answer{call = #{request := Request} = Call} = Answer = get_answer(),
+    Lean = Answer#answer{call = Call#{request := maps:remove(body, Request)}, held = false},
+    put_answer(Lean),
     true = garbage_collect(),
-    loop(complete((get_answer())#answer{held = false})).
+    loop(complete(Lean)).
 
 loop(#answer{open = Open} = Answer) when map_size(Open) =:= 0 ->
     put_answer(Answer);

@@ -108,8 +108,8 @@ body(#{request := #{headers := Headers}, exchange := Exchange} = Call, Then) ->
         false -> refuse(415, <<"Content-Type must be application/json">>, Exchange)
     end.
 
-read(#{request := #{body := {complete, Body}} = Request} = Call, Then) ->
-    Then(Call#{request := maps:remove(body, Request)}, Body);
+read(#{request := #{body := {complete, Body}}} = Call, Then) ->
+    Then(Call, Body);
 read(#{request := #{body := pending}, exchange := Exchange, config := Config} = Call, Then) ->
     #{body_timeout_ms := Timeout} = Config,
     case erlmcp_native_http_path:read_body(Exchange, Timeout) of

@@ -90,7 +90,9 @@ modern_request(Ref, Id, Method, Revision, #{<<"params">> := Params} = Message, C
             refuse(400, Id, {?HEADER_MISMATCH, Text}, Call)
     end.
 
-params_mirrored(<<"tools/call">>, #{<<"name">> := Tool} = Params, Context, Headers, Config) ->
+params_mirrored(<<"tools/call">>, #{<<"name">> := Tool} = Params, Context, Headers, Config) when
+    is_binary(Tool)
+->
     case erlmcp_native_http_handle:input_schema(Config, Tool, Context) of
         undefined ->
             ok;
