@@ -15,6 +15,7 @@ all() ->
         purge_leaves_connections_alone,
         collected_connection_closes,
         collected_listener_closes,
+        collected_http_client_closes,
         only_the_owner_gives,
         given_to_the_dead,
         frames_outlive_their_connection,
@@ -75,6 +76,8 @@ lawful() ->
     Origin = #{scheme => http, host => <<"127.0.0.1">>, port => 1},
     {ok, _, Client} = erlmcp_native_nif:http_client_open(Origin, HttpOptions),
     Request = [Client, {<<"POST">>, <<"/">>}, [{<<"name">>, <<"value">>}], <<"text">>, {1, 1}],
+    {ok, ServerOptions} = erlmcp_native_http_options:listener(#{}),
+    {Server, Exchange} = exchange(ServerOptions),
     Encode = [#{<<"jsonrpc">> => [<<"2.0">>, null]}, null, false],
     [
         {connection_open, [Local#{port := 1}, ConnectionOptions]},
@@ -96,6 +99,21 @@ lawful() ->
         {http_client_cancel, [Client, 1]},
         {http_client_info, [Client]},
         {http_client_close, [Client]},
+        {http_listen, [Local, ServerOptions, self()]},
+        {http_claim, [Server, 1]},
+        {http_take, [Server]},
+        {http_listener_info, [Server]},
+        {http_body, [Exchange]},
+        {http_stream, [Exchange, 200, []]},
+        {http_send, [Exchange, <<"text">>]},
+        {http_send_large, [Exchange, <<"text">>]},
+        {http_finish, [Exchange]},
+        {http_reply, [Exchange, 200, [], <<"text">>]},
+        {http_reply_large, [Exchange, 200, [], <<"text">>]},
+        {http_on_gone, [Exchange, notice]},
+        {http_on_exit, [Exchange, 500]},
+        {http_drain, [Server, 0]},
+        {http_close, [Server]},
         {log_to, [whereis(erlmcp_native_log), warning]},
         {metrics_read, []},
         {json_words, []},
@@ -106,6 +124,18 @@ lawful() ->
         {json_scan, [Json, 512, 100]},
         {json_scan_dirty, [Json, 512, 100]}
     ].
+
+%% A request that a client waits for.
+exchange(Options) ->
+    Local = #{host => {127, 0, 0, 1}, port => 0},
+    {ok, Id, Server} = erlmcp_native_nif:http_listen(Local, Options, self()),
+    #{sockname := {_, Port}} = erlmcp_native_nif:http_listener_info(Server),
+    {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, []),
+    ok = gen_tcp:send(Socket, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    receive {erlmcp_native_io, Id, ready} -> ok after ?WAIT -> ct:fail(no_request) end,
+    1 = erlmcp_native_nif:http_claim(Server, 10),
+    {_, Exchange, #{}} = erlmcp_native_nif:http_take(Server),
+    {Server, Exchange}.
 
 garbage() ->
     [
@@ -148,6 +178,25 @@ collected_connection_closes(_) ->
     ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)),
     Pid ! stop,
     receive {'DOWN', Monitor, _, _, normal} -> ok end.
+
+collected_http_client_closes(_) ->
+    {Listen, Port} = plain_listener(),
+    {Pid, Monitor} = spawn_monitor(fun() -> _ = http_request(Port), receive forget -> ok end,
+        true = garbage_collect(), receive stop -> ok end end),
+    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    {ok, <<"GET / HTTP/1.1\r\n", _/binary>>} = gen_tcp:recv(Peer, 0, ?WAIT),
+    ?assertEqual({error, timeout}, gen_tcp:recv(Peer, 0, 50)),
+    Pid ! forget,
+    ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)),
+    Pid ! stop,
+    receive {'DOWN', Monitor, _, _, normal} -> ok end.
+
+http_request(Port) ->
+    {ok, Options} = erlmcp_native_http_options:client(#{}),
+    Origin = #{scheme => http, host => <<"127.0.0.1">>, port => Port},
+    {ok, _, Client} = erlmcp_native_nif:http_client_open(Origin, Options),
+    Timeouts = {infinity, infinity},
+    erlmcp_native_nif:http_client_request(Client, {<<"GET">>, <<"/">>}, [], none, Timeouts).
 
 collected_listener_closes(_) ->
     Test = self(),

@@ -191,16 +191,23 @@ impl Exchange {
         (parts, state.settle(), waker)
     }
 
-    /// Stops it and returns the waker of the connection that works on it. `Some` result: the owner
-    /// is to learn of it.
-    pub(crate) fn stop(&self, result: Option<Failure>) -> Option<Waker> {
+    /// Stops it for an owner that wants nothing more of it, and returns the waker of the connection
+    /// that works on it.
+    pub(crate) fn cancel(&self) -> Option<Waker> {
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        state.armed = false;
+        state.waker.take()
+    }
+
+    /// Stops it because its time is over, and returns the waker of the connection that works on
+    /// it. Whether it was sent is settled in the same moment: nobody can send it after it.
+    pub(crate) fn expire(&self) -> Option<Waker> {
         let mut state = lock(&self.state);
         state.stopped = true;
         let waker = state.waker.take();
-        match result {
-            Some(failure) => state.end(Err(failure)),
-            None => state.armed = false,
-        }
+        let failure = Failure::new(Error::Timeout, !state.sent);
+        state.end(Err(failure));
         waker
     }
 
@@ -218,11 +225,6 @@ impl Exchange {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
-    }
-
-    /// What it fails with when its time is over.
-    pub(crate) fn overdue(&self) -> Failure {
-        Failure::new(Error::Timeout, !lock(&self.state).sent)
     }
 }
 

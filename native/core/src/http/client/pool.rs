@@ -333,7 +333,7 @@ impl Shared {
         let job = waiting.and_then(|place| pool.queue.remove(place));
         drop(pool);
         drop(job);
-        if let Some(waker) = exchange.stop(None) {
+        if let Some(waker) = exchange.cancel() {
             waker.wake();
         }
     }
@@ -348,7 +348,7 @@ impl Shared {
         let job = waiting.and_then(|place| pool.queue.remove(place));
         drop(pool);
         drop(job);
-        if let Some(waker) = exchange.stop(Some(exchange.overdue())) {
+        if let Some(waker) = exchange.expire() {
             waker.wake();
         }
         self.tell(exchange);
