@@ -6,67 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use crate::error::Error;
+use super::exchange::{Body, Notice, OnGone, Receiver, Request};
 use crate::metrics;
-use crate::stream::Address;
 use crate::sync::lock;
-
-/// What the serving process is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The body that was asked for can be read.
-    Body,
-    /// A part was refused with [`Error::Busy`]; there is room again.
-    Writable,
-    /// The client is gone, and the process wants to be told.
-    Gone,
-    /// The client is gone, and the process is to end.
-    Exit,
-}
-
-/// The serving process. Told from tokio's threads only.
-pub trait Receiver: Send + Sync + 'static {
-    /// Passes a notice on. Must not block.
-    fn tell(&self, notice: Notice);
-}
-
-/// What becomes of the serving process when the client goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnGone {
-    /// It is told.
-    Notice,
-    /// It ends.
-    Exit,
-}
-
-/// A request, as the process takes it.
-pub struct Request {
-    /// Method, target, headers and version.
-    pub head: request::Parts,
-    /// The body, where it came with the head.
-    pub body: Option<Bytes>,
-    /// The client's address.
-    pub peer: Option<Address>,
-    /// Whether it came over TLS.
-    pub tls: bool,
-}
-
-/// What there is of a body that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// All of it.
-    Complete(Bytes),
-    /// More than the limit.
-    TooLarge,
-    /// It did not arrive in time.
-    Timeout,
-    /// A notice follows.
-    Waiting,
-    /// The exchange is over.
-    Closed,
-}
 
 /// Counts of a listener's exchanges, for its limits.
 #[derive(Debug)]
@@ -89,42 +33,36 @@ impl Counts {
     }
 }
 
-/// The process's end of an exchange. Dropped before the answer is complete, the answer is
-/// completed for it.
-pub struct Exchange {
-    shared: Arc<Shared>,
-}
-
 pub(crate) struct Shared {
-    counts: Arc<Counts>,
-    state: Mutex<State>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) state: Mutex<State>,
     _live: metrics::Live,
 }
 
-struct State {
-    request: Option<Box<Request>>,
-    phase: Phase,
-    counted: Counted,
+pub(crate) struct State {
+    pub(crate) request: Option<Box<Request>>,
+    pub(crate) phase: Phase,
+    pub(crate) counted: Counted,
     /// A HEAD request: nothing of the answer's body goes out.
-    bodiless: bool,
+    pub(crate) bodiless: bool,
     /// The body was asked for.
-    wanted: bool,
-    body: Body,
-    on_gone: OnGone,
-    on_exit: StatusCode,
-    gone: bool,
-    receiver: Option<Box<dyn Receiver>>,
-    waker: Option<Waker>,
+    pub(crate) wanted: bool,
+    pub(crate) body: Body,
+    pub(crate) on_gone: OnGone,
+    pub(crate) on_exit: StatusCode,
+    pub(crate) gone: bool,
+    pub(crate) receiver: Option<Box<dyn Receiver>>,
+    pub(crate) waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
+pub(crate) enum Counted {
     Unanswered,
     Streaming,
     Not,
 }
 
-enum Phase {
+pub(crate) enum Phase {
     /// The process has not answered.
     Waiting,
     /// It has; the task has not seen it.
@@ -153,13 +91,13 @@ pub(crate) enum AnswerBody {
 /// What waits of a stream.
 #[derive(Default)]
 pub(crate) struct Parts {
-    queue: VecDeque<Bytes>,
-    bytes: usize,
-    finished: bool,
-    aborted: bool,
-    refused: bool,
+    pub(crate) queue: VecDeque<Bytes>,
+    pub(crate) bytes: usize,
+    pub(crate) finished: bool,
+    pub(crate) aborted: bool,
+    pub(crate) refused: bool,
     /// An abort lets what was taken before it go out first.
-    flushed: bool,
+    pub(crate) flushed: bool,
 }
 
 /// The next of a stream.
@@ -325,7 +263,7 @@ impl Shared {
     }
 
     /// The caller has counted it already as what it becomes.
-    fn count(&self, state: &mut State, as_what: Counted) {
+    pub(crate) fn count(&self, state: &mut State, as_what: Counted) {
         let former = std::mem::replace(&mut state.counted, as_what);
         if former == as_what {
             return;
@@ -351,157 +289,21 @@ impl State {
             receiver.tell(notice);
         }
     }
-}
 
-impl Exchange {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    /// Takes the request. `None` when the client is gone already.
-    pub fn take(&self, receiver: Box<dyn Receiver>) -> Option<Box<Request>> {
-        let mut state = lock(&self.shared.state);
-        let request = state.request.take()?;
-        state.receiver = Some(receiver);
-        Some(request)
-    }
-
-    /// The body, or a promise of a notice. A complete body is given once.
-    pub fn body(&self) -> Body {
-        let mut state = lock(&self.shared.state);
-        match std::mem::replace(&mut state.body, Body::Waiting) {
-            Body::Waiting => {
-                state.wanted = true;
-                state.wake();
-                Body::Waiting
-            }
-            Body::Complete(bytes) => {
-                state.body = Body::Closed;
-                Body::Complete(bytes)
-            }
-            other => {
-                state.body = other.clone();
-                other
-            }
-        }
-    }
-
-    /// Answers whole.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub fn reply(&self, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<(), Error> {
-        let answer = Answer {
-            status,
-            headers,
-            body: AnswerBody::Whole(body),
-        };
-        let mut state = self.waiting()?;
-        self.shared.count(&mut state, Counted::Not);
-        state.answer(answer);
-        Ok(())
-    }
-
-    /// Begins an answer of unknown length. With too many of them it is answered with 503.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub fn stream(&self, status: StatusCode, headers: HeaderMap) -> Result<(), Error> {
-        let mut state = self.waiting()?;
-        let counts = &self.shared.counts;
-        if counts.streams.fetch_add(1, Ordering::Relaxed) >= counts.max_streams {
-            counts.streams.fetch_sub(1, Ordering::Relaxed);
-            metrics::http_refused.add(1);
-            self.shared.count(&mut state, Counted::Not);
-            state.answer(bare(StatusCode::SERVICE_UNAVAILABLE));
-            return Err(Error::Closed);
-        }
-        self.shared.count(&mut state, Counted::Streaming);
-        let body = AnswerBody::Parts(Parts::default());
-        state.answer(Answer {
-            status,
-            headers,
-            body,
-        });
-        Ok(())
-    }
-
-    /// Sends a part of a stream.
-    ///
-    /// # Errors
-    /// [`Error::Busy`], after which a notice follows, and [`Error::Closed`].
-    pub fn send(&self, part: Bytes) -> Result<(), Error> {
-        let max = self.shared.counts.max_stream;
-        let mut state = lock(&self.shared.state);
-        if let Phase::Discarding = state.phase {
-            return Ok(());
-        }
-        let parts = state.parts().ok_or(Error::Closed)?;
-        if part.is_empty() {
-            return Ok(());
-        }
-        if parts.bytes > 0 && parts.bytes + part.len() > max {
-            parts.refused = true;
-            metrics::sends_refused_busy.add(1);
-            return Err(Error::Busy);
-        }
-        parts.bytes += part.len();
-        parts.queue.push_back(part);
-        state.wake();
-        Ok(())
-    }
-
-    /// Ends a stream after what is queued.
-    ///
-    /// # Errors
-    /// [`Error::Closed`].
-    pub fn finish(&self) -> Result<(), Error> {
-        let mut state = lock(&self.shared.state);
-        if let Phase::Discarding = state.phase {
-            state.phase = Phase::Over;
-            return Ok(());
-        }
-        state.parts().ok_or(Error::Closed)?.finished = true;
-        state.wake();
-        Ok(())
-    }
-
-    /// Sets what becomes of the process when the client goes. Returns whether it has gone already.
-    pub fn on_gone(&self, what: OnGone) -> bool {
-        let mut state = lock(&self.shared.state);
-        state.on_gone = what;
-        state.gone
-    }
-
-    /// Sets the status that answers for a process that ends without an answer.
-    pub fn on_exit(&self, status: StatusCode) {
-        lock(&self.shared.state).on_exit = status;
-    }
-
-    fn waiting(&self) -> Result<std::sync::MutexGuard<'_, State>, Error> {
-        let state = lock(&self.shared.state);
-        match state.phase {
-            Phase::Waiting => Ok(state),
-            _ => Err(Error::Closed),
-        }
-    }
-}
-
-impl State {
-    fn answer(&mut self, answer: Answer) {
+    pub(crate) fn answer(&mut self, answer: Answer) {
         self.body = Body::Closed;
         self.phase = Phase::Answered(answer);
         self.wake();
     }
 
-    fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
     /// The parts of a stream that can take more.
-    fn parts(&mut self) -> Option<&mut Parts> {
+    pub(crate) fn parts(&mut self) -> Option<&mut Parts> {
         let parts = match &mut self.phase {
             Phase::Streaming(parts) => parts,
             Phase::Answered(answer) => match &mut answer.body {
@@ -511,27 +313,5 @@ impl State {
             Phase::Waiting | Phase::Discarding | Phase::Over => return None,
         };
         (!parts.finished).then_some(parts)
-    }
-}
-
-impl Exchange {
-    /// The process has ended. Nothing is sent here, which may be a destructor: the task is woken and
-    /// does it.
-    pub fn abandon(&self) {
-        let mut state = lock(&self.shared.state);
-        state.receiver = None;
-        if let Phase::Waiting = state.phase {
-            let status = state.on_exit;
-            state.answer(bare(status));
-        } else if let Some(parts) = state.parts() {
-            parts.aborted = true;
-            state.wake();
-        }
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.abandon();
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
-use super::server_check::Check;
+use super::check::Check;
 use crate::metrics;
 use crate::stream::Stream;
 use crate::sync::lock;

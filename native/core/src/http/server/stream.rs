@@ -15,9 +15,9 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
-use super::server_body::AnswerBody;
-use super::server_io::Io;
-use super::server_service::Service;
+use super::body::AnswerBody;
+use super::io::Io;
+use super::service::Service;
 
 /// Parts are taken from the serving process while less than this waits for the socket.
 const LOW_WATER: usize = 64 * 1024;

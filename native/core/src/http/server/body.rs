@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::server_connection::InFlight;
-use super::server_exchange::{Part, Shared};
+use super::connection::InFlight;
+use super::state::{Part, Shared};
 
 /// Holds its connection in use until hyper is done with it.
 pub(crate) struct AnswerBody {

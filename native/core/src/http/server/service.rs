@@ -5,32 +5,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
-use tokio::time::{Sleep, sleep};
 
-use super::server::Shared as Server;
-use super::server_body::AnswerBody as OutBody;
-use super::server_connection::{Connection, InFlight};
-use super::server_exchange::{
-    Answer, AnswerBody, Body, Exchange, Request, Shared, bare, is_silent,
-};
-use super::server_io::Io;
-use super::server_stream::Takeover;
+use super::body::AnswerBody as OutBody;
+use super::connection::{Connection, InFlight};
+use super::exchange::{Body, Exchange, Request};
+use super::gathering::{Gathered, Gathering, Late};
+use super::io::Io;
+use super::listener::Shared as Server;
+use super::state::{Answer, AnswerBody, Shared, bare, is_silent};
+use super::stream::Takeover;
 use crate::metrics;
 use crate::stream::Address;
-
-/// Bodies up to this size come with the request.
-const EAGER: usize = 64 * 1024;
-
-/// How long the body of a small request may lag behind its head and still come with it.
-const GRACE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Service {
     pub(crate) server: Arc<Server>,
@@ -149,30 +140,6 @@ struct Facts {
     in_flight: Option<InFlight>,
 }
 
-struct Gathering {
-    incoming: Option<Incoming>,
-    declared: Option<u64>,
-    /// One chunk is kept as it came; many are joined, however small they are.
-    one: Bytes,
-    many: BytesMut,
-    len: usize,
-    max: usize,
-    grace: Grace,
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-enum Grace {
-    NotBegun,
-    Running(Pin<Box<Sleep>>),
-    Over,
-}
-
-enum Gathered {
-    Complete(Bytes),
-    TooLarge,
-    Malformed,
-}
-
 impl Serve {
     fn refused(facts: Facts, answer: Answer) -> Self {
         Self {
@@ -199,9 +166,8 @@ impl Serve {
             }
         }
         if let Some(server) = self.server.take() {
-            if self.gathering.incoming.is_some() {
-                let timeout = server.options.body_timeout;
-                self.gathering.deadline = Some(Box::pin(sleep(timeout)));
+            if !self.gathering.is_complete() {
+                self.gathering.limit(server.options.body_timeout);
             }
             server.offer(Exchange::new(exchange.clone()));
         }
@@ -239,7 +205,7 @@ impl Serve {
             body,
         } = answer;
         // hyper reads what little is left of a body and otherwise closes; the client should know.
-        if self.facts.version < Version::HTTP_2 && self.gathering.incoming.is_some() {
+        if self.facts.version < Version::HTTP_2 && !self.gathering.is_complete() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let http10 = self.facts.version == Version::HTTP_10;
@@ -278,7 +244,7 @@ impl Serve {
     /// Whether hyper has nothing left to do for this request.
     fn can_be_taken_over(&self) -> bool {
         self.facts.version < Version::HTTP_2
-            && self.gathering.incoming.is_none()
+            && self.gathering.is_complete()
             && !self.facts.io.is_blocked()
     }
 
@@ -322,121 +288,6 @@ impl Drop for Serve {
     fn drop(&mut self) {
         if let Some(exchange) = &self.exchange {
             exchange.end();
-        }
-    }
-}
-
-struct Late;
-
-impl Gathering {
-    fn nothing() -> Self {
-        Self {
-            incoming: None,
-            declared: None,
-            one: Bytes::new(),
-            many: BytesMut::new(),
-            len: 0,
-            max: 0,
-            grace: Grace::Over,
-            deadline: None,
-        }
-    }
-
-    /// A client that expects to be asked for the body is asked when the process reads it.
-    fn new(incoming: Incoming, max: usize, expects: bool) -> Self {
-        let declared = incoming.size_hint().exact();
-        let complete = incoming.is_end_stream();
-        Self {
-            incoming: (!complete).then_some(incoming),
-            declared,
-            max,
-            grace: if expects {
-                Grace::Over
-            } else {
-                Grace::NotBegun
-            },
-            ..Self::nothing()
-        }
-    }
-
-    fn is_too_large(&self, max: usize) -> bool {
-        self.len > max || self.declared.is_some_and(|n| n > max as u64)
-    }
-
-    /// `None`: it does not come at once.
-    fn poll_eager(&mut self, cx: &mut Context<'_>) -> Poll<Option<Gathered>> {
-        if self.incoming.is_none() {
-            return Poll::Ready(Some(Gathered::Complete(Bytes::new())));
-        }
-        let max = self.max.min(EAGER);
-        if self.is_too_large(max) || matches!(self.grace, Grace::Over) {
-            return Poll::Ready(None);
-        }
-        match self.poll(cx, max) {
-            Poll::Ready(gathered) => Poll::Ready(Some(gathered)),
-            Poll::Pending => {
-                if let Grace::NotBegun = self.grace {
-                    self.grace = Grace::Running(Box::pin(sleep(GRACE)));
-                }
-                match &mut self.grace {
-                    Grace::Running(grace) => grace.as_mut().poll(cx).map(|()| None),
-                    Grace::NotBegun | Grace::Over => Poll::Ready(None),
-                }
-            }
-        }
-    }
-
-    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<Gathered, Late>> {
-        if let Poll::Ready(gathered) = self.poll(cx, self.max) {
-            return Poll::Ready(Ok(gathered));
-        }
-        match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Err(Late)),
-            None => Poll::Pending,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Gathered> {
-        loop {
-            if self.is_too_large(max) {
-                return Poll::Ready(Gathered::TooLarge);
-            }
-            let Some(incoming) = &mut self.incoming else {
-                return Poll::Ready(Gathered::Complete(self.join()));
-            };
-            match Pin::new(incoming).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Gathered::Malformed),
-                Poll::Ready(None) => self.incoming = None,
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.push(data);
-                    }
-                    if self.incoming.as_ref().is_some_and(Incoming::is_end_stream) {
-                        self.incoming = None;
-                    }
-                }
-            }
-        }
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if self.len == 0 {
-            self.one = data.clone();
-        } else {
-            if self.many.is_empty() {
-                self.many.extend_from_slice(&std::mem::take(&mut self.one));
-            }
-            self.many.extend_from_slice(&data);
-        }
-        self.len += data.len();
-    }
-
-    fn join(&mut self) -> Bytes {
-        if self.many.is_empty() {
-            std::mem::take(&mut self.one)
-        } else {
-            std::mem::take(&mut self.many).freeze()
         }
     }
 }
