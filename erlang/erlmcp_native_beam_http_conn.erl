@@ -459,14 +459,14 @@ look(Ms, #conn{phase = serving, serving = Serving} = S) ->
     end;
 look(Ms, #conn{phase = flushing, out = Out0} = S0) ->
     {HasRoom, Out} = erlmcp_native_beam_http_out:has_room(Out0),
-    S = S0#conn{out = Out},
+    S = looked(Out, S0),
     case HasRoom of
         true -> go_on(S);
         false -> look_later(Ms, S)
     end;
 look(Ms, #conn{phase = closing, shut = false, out = Out0} = S0) ->
     {Pending, Out} = erlmcp_native_beam_http_out:pending(Out0),
-    S = S0#conn{out = Out},
+    S = looked(Out, S0),
     case {Pending, S} of
         {0, #conn{eof = true}} -> gone(S);
         {0, _} -> shut(S);
@@ -474,6 +474,13 @@ look(Ms, #conn{phase = closing, shut = false, out = Out0} = S0) ->
     end;
 look(_, S) ->
     S.
+
+%% A peer may read as slowly as it likes, but it has to read.
+looked(Out, #conn{out = Before} = S) ->
+    case erlmcp_native_beam_http_out:has_moved(Before, Out) of
+        true -> S#conn{out = Out, deadline = from_now(idle_timeout_ms, S)};
+        false -> S#conn{out = Out}
+    end.
 
 look_for_room(Ms, #conn{out = Out0, serving = Serving, number = Number} = S0) ->
     {HasRoom, Out} = erlmcp_native_beam_http_out:room(Out0),

@@ -6,6 +6,7 @@
 -module(erlmcp_native_beam_http_out).
 
 -export([new/3, head/5, write/3, part/4, end_stream/1, room/1, has_room/1, pending/1]).
+-export([has_moved/2]).
 -export([look_later/2, looked/2, first_look/0, arm/1, shutdown/1, close/1, abort/1]).
 
 -export_type([out/0]).
@@ -101,6 +102,10 @@ pending(#out{wire = Wire, link = Link, stream = Stream} = O) ->
     Left = min(Stream, Pending),
     ok = erlmcp_native_beam_http_exchange:left(Link, Stream - Left),
     {Pending, O#out{handed = Pending, stream = Left}}.
+
+%% @doc Whether the peer has read between two looks.
+-spec has_moved(out(), out()) -> boolean().
+has_moved(#out{handed = Before}, #out{handed = Now}) -> Now < Before.
 
 -spec first_look() -> pos_integer().
 first_look() -> ?FIRST_LOOK_MS.

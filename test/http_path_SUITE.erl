@@ -62,6 +62,8 @@ cases() ->
         stream_keeps_the_connection,
         peer_that_does_not_read,
         peer_that_does_not_read_an_answer,
+        peer_that_reads_slowly,
+        peer_that_never_reads,
         killed_before_the_answer,
         killed_in_mid_stream,
         killed_in_mid_stream_for_version_1_0,
@@ -694,6 +696,37 @@ peer_that_does_not_read_an_answer(Config) ->
     ?assertMatch({200, _, _}, ask(connect(Server), get("/"))),
     ?assert(messages(answered) < Count),
     [?assertMatch({200, _, Body}, answer(Client)) || _ <- lists:seq(1, Count)].
+
+%% It takes longer than a connection may be idle, and gets everything.
+peer_that_reads_slowly(Config) ->
+    Size = 30000000,
+    Body = binary:copy(<<"s">>, Size),
+    Server = listen(Config, #{idle_timeout_ms => 500}, fun(X, _) -> reply(X, 200, [], Body) end),
+    {gen_tcp, Socket} = Client = connect(Server, [{recbuf, 65536}]),
+    ok = http_raw:send(Client, "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"),
+    ?assertMatch({200, _}, head(Client)),
+    ok = inet:setopts(Socket, [{packet, raw}]),
+    Step = Size div 10,
+    [
+        begin
+            {ok, _} = gen_tcp:recv(Socket, Step, ?WAIT),
+            receive after 100 -> ok end
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    ?assert(ended(Client)).
+
+peer_that_never_reads(Config) ->
+    Test = self(),
+    Body = binary:copy(<<"n">>, 30000000),
+    Server = listen(Config, #{idle_timeout_ms => 100}, fun(X, _) ->
+        Test ! {result, reply(X, 200, [], Body)}
+    end),
+    Client = connect(Server, [{recbuf, 8192}]),
+    ok = http_raw:send(Client, get("/")),
+    ok = result(),
+    eventually(fun() -> maps:get(connections, info(Server)) =:= 0 end),
+    ok = http_raw:close(Client).
 
 %% Serving processes that end
 
