@@ -8,12 +8,17 @@
 %%
 %% is a client of that server, see {@link erlmcp_native_http_transport_options}. What it sends is
 %% what the registry gives it for the transport, what comes back goes to the server `server_id', or,
-%% where only an `owner' is named, to that process.
+%% where only an `owner' is named, to that process. With `mode => server' and a `port' it is a
+%% server itself, see {@link erlmcp_native_http_transport_listener}.
 -module(erlmcp_transport_http_new).
 
 -export([start_link/2, send/2, close/1, get_info/1]).
 
 -spec start_link(erlmcp_native_registry:transport_id(), map()) -> {ok, pid()} | {error, term()}.
+start_link(Id, #{mode := server} = Config) ->
+    erlmcp_native_http_transport_listener:start_link(Id, maps:remove(mode, Config));
+start_link(Id, #{mode := client} = Config) ->
+    start_link(Id, maps:remove(mode, Config));
 start_link(_, #{owner := Owner} = Config) when
     is_pid(Owner), not is_map_key(server_id, Config)
 ->

@@ -32,7 +32,9 @@ groups() ->
             registers_and_routes,
             started_by_erlmcps_supervisor,
             owner_without_a_server,
-            name_is_taken
+            name_is_taken,
+            serves_for_the_registry,
+            serving_is_refused
         ]},
         {takeover, [
             unchanged_client_talks,
@@ -328,6 +330,88 @@ name_is_taken(Config) ->
         ?NEW:start_link(http_twice, options(Config, #{}))
     ),
     {ok, _} = ?NEW:start_link(http_twice, options(Config, #{test_mode => true})).
+
+serves_for_the_registry(Config) ->
+    Registry = erlmcp_native_registry,
+    ok = Registry:register_server(http_served, self(), #{}),
+    {ok, T} = ?NEW:start_link(http_in, #{
+        mode => server, port => 0, server_id => http_served, path => path(Config)
+    }),
+    ?assertMatch({ok, {T, #{type := http}}}, Registry:find_transport(http_in)),
+    #{status := listening, connection := #{sockname := {_, Port}}} = ?NEW:get_info(T),
+    Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/mcp", [Port])),
+    {ok, C} = erlmcp_native_http_client:start(Url, #{path => path(Config)}),
+    ok = erlmcp_native_http_client:send(C, call(<<"a">>, <<"initialize">>)),
+    serve(#{<<"protocolVersion">> => <<"2025-06-18">>, <<"capabilities">> => #{}}),
+    ?assertMatch(#{<<"id">> := <<"a">>, <<"result">> := #{}}, frame(C)),
+    Initialized = #{<<"jsonrpc">> => <<"2.0">>, <<"method">> => <<"notifications/initialized">>},
+    ok = erlmcp_native_http_client:send(C, erlmcp_native_json:encode(Initialized)),
+    ok = erlmcp_native_http_client:send(C, call(<<"b">>, <<"tools/list">>)),
+    serve(#{<<"tools">> => []}),
+    ?assertMatch(#{<<"id">> := <<"b">>, <<"result">> := #{<<"tools">> := []}}, frame(C)),
+    %% To all sessions, by the name of the transport.
+    listening(C, 500),
+    Changed = #{
+        <<"jsonrpc">> => <<"2.0">>, <<"method">> => <<"notifications/tools/list_changed">>
+    },
+    ok = Registry:route_to_transport(http_in, http_served, erlmcp_native_json:encode(Changed)),
+    ?assertEqual(Changed, frame(C)),
+    ok = erlmcp_native_http_client:close(C),
+    ok = ?NEW:close(T),
+    ?assertEqual({'EXIT', T, normal}, exited(T)),
+    ?assertEqual({error, not_found}, Registry:find_transport(http_in)),
+    ok = Registry:unregister_server(http_served).
+
+%% As a server of the registry: requests in the order in which they come.
+serve(Result) ->
+    receive
+        {mcp_message, Transport, Message} ->
+            case erlmcp_native_json:decode(Message) of
+                {ok, #{<<"id">> := Id}} ->
+                    Answer = erlmcp_native_json:encode((result(Id))#{<<"result">> := Result}),
+                    erlmcp_native_registry:route_to_transport(Transport, http_served, Answer);
+                {ok, _} ->
+                    serve(Result)
+            end
+    after ?WAIT -> error(timeout)
+    end.
+
+listening(C, Tries) when Tries > 0 ->
+    case erlmcp_native_http_client:info(C) of
+        {ok, #{listening := true, http := #{active := Active}}} when Active > 0 -> ok;
+        _ -> receive after 20 -> listening(C, Tries - 1) end
+    end.
+
+frame(C) ->
+    receive
+        {erlmcp_native, C, {frames, [Frame]}} ->
+            {ok, Decoded} = erlmcp_native_json:decode(Frame),
+            Decoded
+    after ?WAIT -> error({timeout, process_info(self(), messages)})
+    end.
+
+exited(Pid) ->
+    receive
+        {'EXIT', Pid, _} = Exit -> Exit
+    after ?WAIT -> error(timeout)
+    end.
+
+serving_is_refused(Config) ->
+    Serve = fun(More) -> ?NEW:start_link(http_refused, More#{mode => server}) end,
+    ?assertEqual({error, {invalid_config, {missing_required_fields, [server_id]}}}, Serve(#{})),
+    Options = #{server_id => s, port => 0, path => path(Config)},
+    ?assertEqual(
+        {error, {invalid_config, {option, no_such, 1}}}, Serve(Options#{no_such => 1})
+    ),
+    ?assertMatch({error, {invalid_config, {option, _, _}}}, Serve(maps:remove(port, Options))),
+    ?assertEqual(
+        {error, {invalid_config, {option, handler, x}}}, Serve(Options#{handler => x})
+    ),
+    {ok, T} = Serve(Options),
+    ?assertEqual(
+        {error, {registry_registration_failed, already_registered}}, Serve(Options)
+    ),
+    ok = ?NEW:close(T).
 
 %% ---- takeover
 
