@@ -113,7 +113,9 @@ answer({_, Ref, _}, Answer) ->
 -spec wait() -> ok.
 wait() ->
     #answer{call = #{request := Request} = Call} = Answer = get_answer(),
-    Lean = Answer#answer{call = Call#{request := maps:remove(body, Request)}, held = false},
+    %% What waits for long holds no body.
+    Without = Request#{body := {complete, <<>>}},
+    Lean = Answer#answer{call = Call#{request := Without}, held = false},
     put_answer(Lean),
     true = garbage_collect(),
     loop(complete(Lean)).
