@@ -24,10 +24,6 @@
 %% hibernates has none of it.
 -define(HEAP_WORDS, 2500).
 
-%% How long the peer may take to close its side, so that closing ours does not destroy what it has
-%% not read yet.
--define(LINGER_MS, 2000).
-
 -record(conn, {
     manager :: pid(),
     config :: config(),
@@ -37,8 +33,7 @@
     armed :: boolean(),
     %% `head': between requests, or in the head of one. `answered': the answer is being written.
     %% `discarding': the rest of a body. `flushing': the peer has to read before it is read from.
-    %% `closing': all is said.
-    phase = head :: head | serving | answered | discarding | flushing | closing,
+    phase = head :: head | serving | answered | discarding | flushing,
     fresh :: erlmcp_native_beam_http_head:parser(),
     parser :: erlmcp_native_beam_http_head:parser(),
     serving = none :: none | erlmcp_native_beam_http_serving:serving(),
@@ -46,9 +41,6 @@
     %% What has come after what the phase is about.
     buffer = <<>> :: binary(),
     deadline = infinity :: infinity | integer(),
-    %% The peer's side has ended, and ours.
-    eof = false :: boolean(),
-    shut = false :: boolean(),
     draining = false :: boolean()
 }).
 
@@ -100,7 +92,7 @@ loop(S0) ->
     after wait(S) -> quiet(S)
     end.
 
-arm(#conn{armed = false, eof = false, out = Out} = S) ->
+arm(#conn{armed = false, out = Out} = S) ->
     case wants(S) andalso erlmcp_native_beam_http_out:arm(Out) of
         false -> S;
         ok -> S#conn{armed = true};
@@ -160,7 +152,7 @@ handle({look, Ms}, #conn{out = Out} = S) ->
     {Next, Looked} = erlmcp_native_beam_http_out:looked(Ms, Out),
     look(Next, S#conn{out = Looked});
 handle({ssl, _, Data}, S) -> data(Data, S#conn{armed = false});
-handle({tcp_closed, _}, S) -> ended(S#conn{eof = true});
+handle({tcp_closed, _}, S) -> ended(S);
 handle({tcp_error, _, _}, S) -> gone(S);
 handle({ssl_closed, _}, S) -> gone(S);
 handle({ssl_error, _, _}, S) -> gone(S);
@@ -186,8 +178,6 @@ data(Data, #conn{phase = head, parser = Parser0} = S) ->
     end;
 data(Data, #conn{phase = discarding} = S) ->
     discard(Data, S);
-data(_, #conn{phase = closing} = S) ->
-    S;
 data(Data, #conn{phase = serving} = S) ->
     case erlmcp_native_beam_http_intake:is_read(intake(S)) of
         true -> collect(Data, S);
@@ -244,6 +234,7 @@ unavailable(#{method := Method, keep := Keep}, Intake, S) ->
 
 retry_after() -> <<"retry-after: 1\r\n">>.
 
+-spec refuse(erlmcp_native_http_path:status(), #conn{}) -> no_return().
 refuse(Status, S) ->
     answer(Status, <<>>, <<>>, 0, <<"GET">>, false, S).
 
@@ -295,6 +286,9 @@ collect(Data, #conn{link = Link, number = Number} = S) ->
             bad_body(Status, stream(S), S)
     end.
 
+-spec bad_body(
+    erlmcp_native_beam_http_head:refusal(), erlmcp_native_beam_http_serving:stream(), #conn{}
+) -> no_return().
 bad_body(Status, not_yet, S) -> refuse(Status, release(S));
 bad_body(_, _, S) -> cut(S).
 
@@ -417,6 +411,7 @@ no_answer(#conn{serving = Serving} = S) ->
     reply(erlmcp_native_beam_http_serving:on_exit(Serving), [], <<>>, 0, S).
 
 %% The peer must be able to see that something is missing.
+-spec cut(#conn{}) -> no_return().
 cut(#conn{out = Out} = S) ->
     Released = release(S),
     case stream(S) of
@@ -445,10 +440,7 @@ next(#conn{out = Out0} = S0) ->
 go_on(#conn{buffer = <<>>} = S) ->
     await(S);
 go_on(#conn{buffer = Buffer} = S) ->
-    case await(S#conn{buffer = <<>>}) of
-        #conn{phase = head} = Ready -> data(Buffer, Ready);
-        Closing -> Closing
-    end.
+    data(Buffer, await(S#conn{buffer = <<>>})).
 
 %% Looking at the queue.
 
@@ -463,14 +455,6 @@ look(Ms, #conn{phase = flushing, out = Out0} = S0) ->
     case HasRoom of
         true -> go_on(S);
         false -> look_later(Ms, S)
-    end;
-look(Ms, #conn{phase = closing, shut = false, out = Out0} = S0) ->
-    {Pending, Out} = erlmcp_native_beam_http_out:pending(Out0),
-    S = looked(Out, S0),
-    case {Pending, S} of
-        {0, #conn{eof = true}} -> gone(S);
-        {0, _} -> shut(S);
-        _ -> look_later(Ms, S)
     end;
 look(_, S) ->
     S.
@@ -495,22 +479,20 @@ look_later(Ms, #conn{out = Out} = S) ->
 
 %% Ends.
 
-%% Our side is closed after what is queued, the other is given time.
-close(S) ->
-    Deadline = from_now(idle_timeout_ms, S),
-    Closing = S#conn{phase = closing, serving = none, buffer = <<>>, deadline = Deadline},
-    look(erlmcp_native_beam_http_out:first_look(), Closing).
+-spec close(#conn{}) -> no_return().
+close(S) -> close(false, S).
 
-shut(#conn{out = Out} = S) ->
-    ok = erlmcp_native_beam_http_out:shutdown(Out),
-    S#conn{shut = true, deadline = now_ms() + ?LINGER_MS}.
+-spec close(Eof :: boolean(), #conn{}) -> no_return().
+close(Eof, #conn{manager = Manager, out = Out, armed = Armed, config = #{options := Options}}) ->
+    #{idle_timeout_ms := Idle} = Options,
+    Peer = #{armed => Armed, eof => Eof},
+    erlmcp_native_beam_http_closing:run(Manager, Out, Idle, Peer).
 
 %% A client that waits for an answer and has closed its side is taken for gone; what was answered
 %% is still sent.
+-spec ended(#conn{}) -> no_return().
 ended(#conn{phase = serving} = S) -> gone(S);
-ended(#conn{phase = closing, shut = true} = S) -> gone(S);
-ended(#conn{phase = closing} = S) -> look(erlmcp_native_beam_http_out:first_look(), S);
-ended(S) -> close(S).
+ended(S) -> close(true, S).
 
 drained(#conn{phase = head, parser = Parser} = S) ->
     case erlmcp_native_beam_http_head:is_fresh(Parser) of
