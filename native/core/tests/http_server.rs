@@ -450,6 +450,22 @@ async fn closing_ends_everything_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn closing_forgets_what_nobody_has_taken() {
+    let fixture = listen(options());
+    let mut socket = fixture.connect().await;
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(next(&fixture.events), Event::Ready);
+    assert_eq!(fixture.server.claim(10), 1);
+    fixture.server.close();
+    assert_eq!(next(&fixture.events), Event::Closed);
+    assert!(fixture.server.take().is_none());
+    assert_eq!(rest(socket).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_http2_connection_is_closed() {
     let fixture = listen(Options {
         idle_timeout: Duration::from_millis(200),

@@ -222,6 +222,8 @@ impl Drop for End {
             lock(&self.shared.connections).tell(Will::Close);
             self.event = Some(Event::Down);
         }
+        let unserved = std::mem::take(&mut lock(&self.shared.queue).exchanges);
+        drop(unserved);
         if let Some(event) = self.event {
             self.shared.owner.tell(event);
         }
