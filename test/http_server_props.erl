@@ -12,8 +12,13 @@
     prop_event_ids_come_back/0,
     prop_encoded_headers_come_back/0,
     prop_gate_bears_anything/0,
-    prop_era_bears_anything/0
+    prop_era_bears_anything/0,
+    prop_every_post_is_answered/0
 ]).
+
+%% The path of the last property: it keeps what is answered.
+-export([reply/4, stream/3, send/2, finish/1, on_gone/2, on_exit/2, handle_info/2]).
+-export([handle_request/3]).
 
 -define(REVISIONS, [<<"2026-07-28">>, <<"2025-11-25">>, <<"2025-06-18">>, <<"2025-03-26">>]).
 -define(META, "io.modelcontextprotocol/").
@@ -96,6 +101,73 @@ prop_era_bears_anything() ->
         end
     ).
 
+%% @doc Whatever is posted, there is one answer, and no crash that stands behind it.
+prop_every_post_is_answered() ->
+    Key = configure(),
+    ?FORALL(
+        {Headers, Body},
+        {list(field()), oneof([json_gen:document(), json_gen:broken(), posted(), binary()])},
+        begin
+            Request = #{
+                method => <<"POST">>,
+                path => <<"/mcp">>,
+                query => <<>>,
+                headers => [{<<"content-type">>, <<"application/json">>} | Headers],
+                version => {1, 1},
+                scheme => http,
+                peername => unnamed,
+                body => {complete, iolist_to_binary(Body)}
+            },
+            {Pid, Monitor} = spawn_monitor(
+                erlmcp_native_http_endpoint, serve, [Key, {?MODULE, self()}, Request]
+            ),
+            receive
+                {'DOWN', Monitor, process, Pid, Reason} ->
+                    Answers = answers(Pid),
+                    Reason =:= normal andalso length(Answers) =:= 1 andalso
+                        lists:member(hd(Answers), [200, 202, 400, 404, 406])
+            after 10000 -> false
+            end
+        end
+    ).
+
+configure() ->
+    {ok, Endpoint} = erlmcp_native_options:endpoint(#{port => 0}),
+    Options = #{handler => {?MODULE, none}, allowed_hosts => any, sessions => false},
+    {ok, Checked} = erlmcp_native_http_config:check(Endpoint, Options),
+    Key = {erlmcp_native_http_config, make_ref()},
+    Config = erlmcp_native_http_config:complete(Key, ?MODULE, Checked),
+    ok = persistent_term:put(Key, Config#{listener => self()}),
+    Key.
+
+answers(Pid) ->
+    receive
+        {answered, Pid, Status} -> [Status | answers(Pid)]
+    after 0 -> []
+    end.
+
+reply(Test, Status, Headers, Body) ->
+    true = lists:all(fun({Name, Value}) -> iolist_size([Name, Value]) > 0 end, Headers),
+    true = iolist_size(Body) >= 0,
+    Test ! {answered, self(), Status},
+    ok.
+
+stream(Test, Status, _) ->
+    Test ! {answered, self(), Status},
+    ok.
+
+send(_, _) -> ok.
+finish(_) -> ok.
+on_gone(_, _) -> ok.
+on_exit(_, _) -> ok.
+handle_info(_, _) -> unknown.
+
+handle_request(<<"x">>, _, _) -> {reply, #{}};
+handle_request(_, #{<<"name">> := _}, #{request := Ref}) ->
+    _ = erlmcp_native_http:notify(Ref, <<"n">>, #{}),
+    {reply, #{}};
+handle_request(_, _, _) -> {error, -32601, <<"no">>}.
+
 %% The references.
 
 kept([{_, {_, Data}} = Event | Older], Max, MaxBytes, Kept) when
@@ -166,5 +238,48 @@ meta() ->
         maps:from_list(
             [{<<?META, "protocolVersion">>, Version} || Version =/= none] ++
                 [{<<?META, "clientCapabilities">>, Capabilities} || Capabilities =/= none]
+        )
+    ).
+
+field() ->
+    oneof([
+        {<<"mcp-protocol-version">>, oneof([revision(), binary()])},
+        {<<"mcp-method">>, oneof([<<"x">>, <<"tools/call">>, binary()])},
+        {<<"mcp-name">>, oneof([<<"x">>, <<"=?base64?eA==?=">>, binary()])},
+        {<<"mcp-session-id">>, binary()},
+        {<<"accept">>, oneof([<<"*/*">>, <<"application/json, text/event-stream">>, binary()])}
+    ]).
+
+posted() ->
+    ?LET(
+        Messages,
+        list(post_message()),
+        case Messages of
+            [One] -> erlmcp_native_json:encode(One);
+            Batch -> erlmcp_native_json:encode(Batch)
+        end
+    ).
+
+post_message() ->
+    ?LET(
+        {Id, Method, Params},
+        {
+            elements([none, 1, <<"a">>, null, 1.5, #{}]),
+            elements([none, <<"x">>, <<"initialize">>, <<"tools/call">>, 7]),
+            oneof([
+                none,
+                7,
+                [],
+                #{<<"name">> => <<"x">>},
+                #{<<"name">> => 7, <<"_meta">> => 7},
+                ?LET(Meta, meta(), #{<<"name">> => <<"x">>, <<"_meta">> => Meta}),
+                ?LET(Meta, meta(), #{<<"_meta">> => Meta, <<"requestId">> => 1})
+            ])
+        },
+        maps:from_list(
+            [{<<"jsonrpc">>, <<"2.0">>}] ++
+                [{<<"id">>, Id} || Id =/= none] ++
+                [{<<"method">>, Method} || Method =/= none] ++
+                [{<<"params">>, Params} || Params =/= none]
         )
     ).
