@@ -11,6 +11,10 @@
 -export([read_body/2, reply/4, stream/3, send/2, finish/1, on_gone/2, on_exit/2, handle_info/2]).
 -export([accept/1, serve/2]).
 
+%% What a small request needs from its beginning to its end, so that it ends before its first garbage
+%% collection.
+-define(HEAP_WORDS, 1600).
+
 -record(listener, {
     id :: non_neg_integer(),
     ref :: erlmcp_native_nif:http_listener()
@@ -186,7 +190,7 @@ start_all(Ref, Serve) ->
 start(0, _, _) ->
     ok;
 start(Count, Ref, Serve) ->
-    _ = spawn(?MODULE, serve, [Ref, Serve]),
+    _ = spawn_opt(?MODULE, serve, [Ref, Serve], [{min_heap_size, ?HEAP_WORDS}]),
     start(Count - 1, Ref, Serve).
 
 exit_gone(Pid) ->
