@@ -1,6 +1,6 @@
 # make setup installs from Debian's packages what is missing; the targets that need it call it.
 
-.PHONY: all compile test check bench demo soak otp-matrix clean setup peers ct rust-test properties
+.PHONY: all compile test check bench demo soak otp-matrix clean setup libraries peers ct rust-test properties
 
 # A table and _build/bench/results.json; CASE=name measures one case.
 CASE =
@@ -13,8 +13,12 @@ compile:
 setup:
 	@sh test/setup.sh
 
-peers: setup
+# All that the demo needs.
+libraries: setup
 	@sh test/peers.sh
+
+peers: libraries
+	@sh test/mcp_peers.sh
 
 # The last line is `N passed, N failed'.
 test: peers
@@ -40,14 +44,14 @@ check: setup
 bench: peers
 	sh bench/run.sh $(CASE)
 
-soak: peers
+soak: libraries
 	sh bench/run.sh soak
 
-demo: peers
+demo: libraries
 	sh test/demo/run.sh
 
 # The suites on OTP 27 and the newest release, each in a chroot; OTP_MATRIX_DIR says where.
-otp-matrix: peers
+otp-matrix: libraries
 	sh test/otp_matrix.sh
 
 # The chroots below _build stay: rm -r them by hand.

@@ -152,13 +152,13 @@ rmcp_server(Config) ->
     their_server(fun(Port) -> rmcp([], Port) end, tools(), Config).
 
 rmcp_server_stateless(Config) ->
-    Start = fun(Port) -> rmcp(["--stateless"], Port) end,
+    Start = fun(Port) -> rmcp(["--stateless", "--json"], Port) end,
     their_server(Start, tools(), [{lost, never} | Config]),
     modern(Start, Config).
 
 rmcp(Args, Port) ->
-    Line = [mcp_programs:path("rmcp/release/rmcp_server") | Args] ++ [integer_to_list(Port)],
-    mcp_programs:start(Line, []).
+    Program = mcp_programs:path("rmcp/release/rmcp_server"),
+    mcp_programs:start([Program, "--port", integer_to_list(Port) | Args], []).
 
 python_1_server(Config) ->
     their_server(fun(Port) -> python("mcp1", Port) end, tools(), Config).

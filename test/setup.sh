@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests, the benches and the demo need and this machine lacks: Erlang, rebar3
-# and test libraries from Debian's packages. Does nothing where all of it is there.
+# Installs what the tests, the benches and the demo need and this machine lacks: Erlang, rebar3,
+# test libraries, npm and Python from Debian's packages. Does nothing where all of it is there.
 set -eu
 
 missing=
@@ -31,6 +31,9 @@ fi
 command -v rebar3 >/dev/null || need rebar3
 command -v cc >/dev/null || need 'gcc libc6-dev'
 command -v git >/dev/null || need git
+# For the MCP programs of others, which test/mcp_peers.sh installs.
+command -v npm >/dev/null || need npm
+python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
 # The load generator of the benches.
 command -v wrk >/dev/null || need wrk
 

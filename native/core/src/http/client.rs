@@ -14,6 +14,7 @@ mod h2;
 mod io;
 mod pool;
 mod request;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio::runtime::Handle;
 
 use crate::error::Error;
 use crate::options::{Dial, Tcp, Tls};
-use pool::Shared;
+use shared::Shared;
 
 pub use request::{Invalid, Request};
 

@@ -1,7 +1,8 @@
 //! An MCP server on the official Rust SDK, for the tests of our HTTP client and as a yardstick.
 //!
-//! `rmcp_server [--stateless] [PORT]` serves `/mcp` on a loopback port, says `listening PORT` and
-//! ends with its standard input. `--stateless`: no sessions, and answers in JSON.
+//! `rmcp_server [--stateless] [--json] [--port PORT]` serves `/mcp` on a loopback port, says
+//! `listening PORT` and ends with its standard input. `--stateless`: no sessions. `--json`: answers
+//! in JSON where nothing comes before them.
 
 use std::{io, time::Duration};
 
@@ -109,12 +110,16 @@ impl ServerHandler for Server {
 async fn main() -> io::Result<()> {
     let mut config = StreamableHttpServerConfig::default();
     let mut port = 0;
-    for argument in std::env::args().skip(1) {
-        if argument == "--stateless" {
-            config.legacy_session_mode = false;
-            config.json_response = true;
-        } else {
-            port = argument.parse().map_err(io::Error::other)?;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--stateless" => config.legacy_session_mode = false,
+            "--json" => config.json_response = true,
+            "--port" => {
+                let number = arguments.next().unwrap_or_default();
+                port = number.parse().map_err(io::Error::other)?;
+            }
+            _ => return Err(io::Error::other(format!("what is {argument}?"))),
         }
     }
     let service: StreamableHttpService<Server, LocalSessionManager> =

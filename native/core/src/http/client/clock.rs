@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::pool::Shared;
+use super::shared::Shared;
 use crate::metrics;
 
 /// One timer does for all. Times that move on with each part of a body are looked at when the first

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::io::Io;
-use super::pool::Shared;
+use super::shared::Shared;
 use super::{Failure, Options, Reason, h1, h2};
 use crate::dial::dial;
 use crate::error::Error;

@@ -263,3 +263,114 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(timeout: Option<Duration>) -> Exchange {
+        Exchange::new(1, false, 1000, timeout, None, Instant::now())
+    }
+
+    fn taken(exchange: &Exchange, max_bytes: usize) -> (Vec<usize>, Taken) {
+        let (parts, taken, _) = exchange.take(64, max_bytes);
+        (parts.iter().map(Bytes::len).collect(), taken)
+    }
+
+    fn part(len: usize) -> Bytes {
+        Bytes::from(vec![b'x'; len])
+    }
+
+    #[test]
+    fn one_notice_until_all_is_taken() {
+        let exchange = exchange(None);
+        assert!(!exchange.tell());
+        exchange.set_head(200, HeaderMap::new());
+        assert!(exchange.tell());
+        exchange.push(part(1));
+        assert!(!exchange.tell());
+        let (news, over) = exchange.news();
+        assert!(matches!(news[..], [News::Head(_), News::Readable]) && !over);
+        exchange.push(part(2));
+        assert!(!exchange.tell());
+        assert_eq!(taken(&exchange, 100), (vec![1, 2], Taken::Armed));
+        exchange.end(Ok(()));
+        assert!(exchange.tell());
+        assert!(matches!(exchange.news().0[..], [News::Readable]));
+        assert_eq!(taken(&exchange, 100), (vec![], Taken::Done));
+    }
+
+    #[test]
+    fn a_head_without_more_is_told_of_alone() {
+        let exchange = exchange(None);
+        exchange.set_head(200, HeaderMap::new());
+        assert!(exchange.tell());
+        assert!(matches!(exchange.news().0[..], [News::Head(_)]));
+        assert_eq!(taken(&exchange, 100), (vec![], Taken::Armed));
+        assert!(!exchange.tell());
+        exchange.push(part(1));
+        assert!(exchange.tell());
+    }
+
+    #[test]
+    fn taking_before_the_head_was_heard_of_loses_no_notice() {
+        let exchange = exchange(None);
+        assert_eq!(taken(&exchange, 100), (vec![], Taken::Armed));
+        exchange.set_head(200, HeaderMap::new());
+        assert_eq!(taken(&exchange, 100), (vec![], Taken::Armed));
+        assert!(exchange.tell());
+    }
+
+    #[test]
+    fn takes_are_bounded_beyond_the_first_part() {
+        let exchange = exchange(None);
+        exchange.set_head(200, HeaderMap::new());
+        for len in [50, 10, 10, 10] {
+            exchange.push(part(len));
+        }
+        assert_eq!(taken(&exchange, 1), (vec![50], Taken::More));
+        assert_eq!(taken(&exchange, 20), (vec![10, 10], Taken::More));
+        assert_eq!(taken(&exchange, 20), (vec![10], Taken::Armed));
+    }
+
+    #[test]
+    fn a_full_exchange_wakes_its_connection_when_there_is_room() {
+        let exchange = exchange(Some(Duration::from_secs(1)));
+        assert!(exchange.begin(Waker::noop()));
+        exchange.set_head(200, HeaderMap::new());
+        exchange.push(part(2000));
+        assert!(!exchange.has_room());
+        // The server is made to wait, and not at fault.
+        assert_eq!(exchange.deadline(), None);
+        assert!(exchange.take(1, 1).2.is_some());
+        assert!(exchange.deadline().is_some());
+        assert!(exchange.has_room());
+        assert!(exchange.take(1, 1).2.is_none());
+    }
+
+    #[test]
+    fn what_was_late_is_safe_if_it_was_not_sent() {
+        let failed = |exchange: &Exchange| match exchange.news().0[..] {
+            [News::Failed(failure)] => failure.safe,
+            _ => panic!("not failed"),
+        };
+        let queued = exchange(None);
+        queued.expire();
+        assert!(queued.tell() && failed(&queued));
+        assert!(!queued.begin(Waker::noop()));
+        let sent = exchange(None);
+        assert!(sent.begin(Waker::noop()));
+        sent.expire();
+        assert!(sent.tell() && !failed(&sent));
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_was_cancelled() {
+        let exchange = exchange(None);
+        assert!(exchange.begin(Waker::noop()));
+        assert!(exchange.cancel().is_some());
+        exchange.set_head(200, HeaderMap::new());
+        assert!(!exchange.tell());
+        assert!(exchange.is_stopped());
+    }
+}
