@@ -11,8 +11,8 @@
 -export([read_body/2, reply/4, stream/3, send/2, finish/1, on_gone/2, on_exit/2, handle_info/2]).
 -export([accept/1, serve/2]).
 
-%% What a small request needs from its beginning to its end, so that it ends before its first garbage
-%% collection.
+%% What a small request needs from its beginning to its end, so that it ends before its first
+%% garbage collection.
 -define(HEAP_WORDS, 1600).
 
 -record(listener, {
