@@ -678,7 +678,7 @@ session_that_is_deleted(Config) ->
     Stream = get_stream(Port, "/mcp", Session),
     {200, _} = head(Stream),
     Busy = start(Port, Session, call(1, <<"wait">>, #{})),
-    Monitor = monitor(process, waiting()),
+    Monitor = watch(waiting()),
     {204, _, _} = answer(method(Port, <<"DELETE">>, "/mcp", Session)),
     terminated(header(<<"mcp-session-id">>, Session)),
     ?assertEqual({shutdown, session_ended}, down(Monitor)),
@@ -819,7 +819,7 @@ cancelled_by_a_notification(Config) ->
     {Port, _} = listen(Config),
     Session = initialize(Port, ?D),
     Socket = start(Port, Session, call(<<"x">>, <<"wait">>, #{})),
-    Monitor = monitor(process, waiting()),
+    Monitor = watch(waiting()),
     %% That of another client is not meant.
     {202, _, _} = post(Port, initialize(Port, ?D), cancelled(<<"x">>)),
     {202, _, _} = post(Port, Session, cancelled(<<"x">>)),
@@ -1255,7 +1255,7 @@ modern_mirrored_params(Config) ->
 modern_disconnect_cancels(Config) ->
     {Port, _} = listen(Config),
     Socket = modern_start(Port, <<"wait">>, #{}),
-    Monitor = monitor(process, waiting()),
+    Monitor = watch(waiting()),
     ok = http_mcp:close(Socket),
     ?assertEqual({shutdown, gone}, down(Monitor)).
 
@@ -1266,7 +1266,7 @@ modern_disconnect_cancels_a_stream(Config) ->
     ok = erlmcp_native_http:notify(Ref, <<"notifications/progress">>, #{}),
     {200, _} = head(Socket),
     {_, _} = message(Socket),
-    Monitor = monitor(process, Pid),
+    Monitor = watch(Pid),
     ok = http_mcp:close(Socket),
     ?assertEqual({shutdown, gone}, down(Monitor)),
     {error, gone} = erlmcp_native_http:notify(Ref, <<"notifications/progress">>, #{}).
@@ -1439,7 +1439,7 @@ sse_streams_and_questions(Config) ->
     {202, _, _} = http_mcp:post(Port, Target, [], Response),
     {_, #{<<"id">> := 2}} = message(Socket),
     {202, _, _} = http_mcp:post(Port, Target, [], call(3, <<"wait">>, #{})),
-    Monitor = monitor(process, waiting()),
+    Monitor = watch(waiting()),
     {202, _, _} = http_mcp:post(Port, Target, [], cancelled(3)),
     ?assertEqual({shutdown, cancelled}, down(Monitor)).
 
@@ -1725,6 +1725,13 @@ terminated(Id) ->
         {terminated, Id, _} -> ok
     after ?WAIT -> error(timeout)
     end.
+
+%% The VM may hold a monitor back until its maker sends another signal: what others do to the
+%% process could overtake it.
+watch(Pid) ->
+    Monitor = monitor(process, Pid),
+    true = is_process_alive(Pid),
+    Monitor.
 
 down(Monitor) ->
     receive
