@@ -1626,10 +1626,11 @@ listener_that_is_closed(Config) ->
     Session = initialize(Port, ?D),
     Socket = get_stream(Port, "/mcp", Session),
     {200, _} = head(Socket),
+    {event, #{data := <<>>}} = http_mcp:event(Socket),
     ok = erlmcp_native_http:close(Listener),
     ok = erlmcp_native_http:close(Listener),
     terminated(header(<<"mcp-session-id">>, Session)),
-    ?assertMatch([{event, _} | _], http_mcp:events(Socket)).
+    ?assertEqual([], [Event || {event, _} = Event <- http_mcp:events(Socket)]).
 
 listener_that_is_drained(Config) ->
     {Port, Listener} = listen(Config),
