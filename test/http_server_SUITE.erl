@@ -1727,11 +1727,11 @@ terminated(Id) ->
     after ?WAIT -> error(timeout)
     end.
 
-%% The VM may hold a monitor back until its maker sends another signal: what others do to the
-%% process could overtake it.
+%% The VM may hold a monitor back until its maker is scheduled out: what others do to the process
+%% could overtake it.
 watch(Pid) ->
     Monitor = monitor(process, Pid),
-    true = is_process_alive(Pid),
+    true = erlang:yield(),
     Monitor.
 
 down(Monitor) ->
