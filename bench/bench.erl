@@ -70,6 +70,9 @@ modules() ->
         bench_slow_owner,
         bench_no_newline,
         bench_http,
+        bench_http_idle,
+        bench_http_overload,
+        bench_http_client,
         bench_soak
     ].
 

@@ -2,11 +2,11 @@
 %% that is decoded, dispatched and encoded. `hyper' is the exception: it returns the body as it is.
 -module(bench_http_server).
 
--export([start/1, stop/1, port/1, cpu_us/1, rss_bytes/1, kinds/0]).
+-export([start/1, stop/1, port/1, cpu_us/1, rss_bytes/1, streams/1, kinds/0]).
 -export([request/1, headers/0]).
 
 %% Called in the other VM.
--export([do_start/1]).
+-export([do_start/1, do_streams/0]).
 
 %% Callbacks of erlmcp_native_http_handler and of cowboy.
 -export([handle_request/3, init/2]).
@@ -31,8 +31,8 @@ program(hyper) ->
 program(rmcp) ->
     "_build/mcp_peers/rmcp/release/rmcp_server".
 
-%% `hyper' with the files of a certificate and its key speaks TLS.
--spec start(kind() | {hyper, [file:filename()]}) -> server().
+%% `hyper' with the files of a certificate and its key speaks TLS; ours may be given options.
+-spec start(kind() | {hyper, [file:filename()]} | {nif | beam, map()}) -> server().
 start({hyper, Files}) ->
     program(hyper, Files);
 start(hyper) ->
@@ -72,6 +72,20 @@ cpu_us(Server) -> bench_os:cpu_us(os_pid(Server)).
 -spec rss_bytes(server()) -> non_neg_integer().
 rss_bytes(Server) -> bench_os:settled_rss_bytes(os_pid(Server)).
 
+%% @doc Streams that are open at a server of ours.
+-spec streams(server()) -> non_neg_integer().
+streams({vm, Peer, _}) -> bench_peer:call(Peer, ?MODULE, do_streams, []).
+
+%% @private
+-spec do_streams() -> non_neg_integer().
+do_streams() ->
+    Listeners = supervisor:which_children(erlmcp_native_http_listener_sup),
+    lists:sum([
+        Streams
+     || {_, Pid, _, _} <- Listeners,
+        {ok, #{streams := Streams}} <- [erlmcp_native_http:info(Pid)]
+    ]).
+
 os_pid({vm, Peer, _}) ->
     bench_peer:call(Peer, os, getpid, []);
 os_pid({program, Port, _}) ->
@@ -79,7 +93,13 @@ os_pid({program, Port, _}) ->
     integer_to_list(Pid).
 
 %% @private
--spec do_start(kind()) -> inet:port_number().
+-spec do_start(kind() | {nif | beam, map()}) -> inet:port_number().
+do_start({Path, Options}) ->
+    {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, Options#{
+        path => Path, owner => none, handler => {?MODULE, none}
+    }),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Listener),
+    Port;
 do_start(cowboy) ->
     {ok, _} = application:ensure_all_started(cowboy),
     Dispatch = cowboy_router:compile([{'_', [{"/mcp", ?MODULE, codec()}]}]),
@@ -90,11 +110,7 @@ do_start(cowboy) ->
     ),
     ranch:get_port(?MODULE);
 do_start(Path) ->
-    {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, #{
-        path => Path, owner => none, handler => {?MODULE, none}
-    }),
-    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Listener),
-    Port.
+    do_start({Path, #{}}).
 
 codec() ->
     case code:ensure_loaded(json) of
