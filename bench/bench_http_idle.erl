@@ -40,7 +40,7 @@ groups() ->
         }
     ].
 
-%% In a fresh VM: memory that was in use before would be used again. The first stream does not count.
+%% In a fresh VM: memory that was in use before would be used again. The first one does not count.
 measure(Path, Peer) ->
     Server = bench_http_server:start(Path),
     Port = bench_http_server:port(Server),
