@@ -7,7 +7,7 @@
 -define(BYTES, 1024).
 -define(COUNT, 6400).
 -define(HANDSHAKES, 50).
--define(RUNS, 7).
+-define(RUNS, 5).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].

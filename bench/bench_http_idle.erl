@@ -33,7 +33,7 @@ groups() ->
              || Path <- [nif, beam]
             ],
             ratios => [{http_idle_sse, nif, beam, none}],
-            runs => 5,
+            runs => 3,
             setup => fun bench_peer:start_sender/0,
             teardown => fun bench_peer:stop/1,
             checks => fun checks/1

@@ -5,7 +5,7 @@
 -export([groups/0]).
 
 -define(MAX_REQUESTS, 32).
--define(SECONDS, 3).
+-define(SECONDS, 2).
 
 %% What the 99th percentile may be, in terms of that without overload.
 -define(MARK, 3).
@@ -28,7 +28,7 @@ groups() ->
              || Path <- [nif, beam]
             ],
             ratios => [],
-            runs => 5,
+            runs => 3,
             checks => fun checks/1
         }
     ].
