@@ -21,7 +21,8 @@
     Address :: {string(), inet:port_number()}.
 open(httpc, Scheme, {Host, Port}, Concurrent) ->
     {ok, _} = application:ensure_all_started(inets),
-    {ok, Profile} = inets:start(httpc, [{profile, bench}], stand_alone),
+    Profile = list_to_atom("bench_" ++ integer_to_list(erlang:unique_integer([positive]))),
+    {ok, Pid} = inets:start(httpc, [{profile, Profile}]),
     ok = httpc:set_options([{max_sessions, Concurrent}, {max_keep_alive_length, 1000000}], Profile),
     Url = lists:concat([scheme(Scheme), "://", Host, ":", Port, "/mcp"]),
     Post = fun(Body, none) ->
@@ -31,7 +32,7 @@ open(httpc, Scheme, {Host, Port}, Concurrent) ->
         none
     end,
     Run = in_parallel(Post, lists:duplicate(Concurrent, none)),
-    {Run, fun() -> inets:stop(stand_alone, Profile) end};
+    {Run, fun() -> inets:stop(httpc, Pid) end};
 open(gun, Scheme, {Host, Port}, Concurrent) ->
     {ok, _} = application:ensure_all_started(gun),
     Conns = [gun_open(Scheme, Host, Port) || _ <- lists:seq(1, Concurrent)],

@@ -45,7 +45,8 @@ start(Kind) ->
 
 %% A program says its port in the first line that it writes.
 program(Kind, Args) ->
-    Port = open_port({spawn_executable, program(Kind)}, [{args, Args}, {line, 200}, binary]),
+    Options = [{args, Args}, {line, 200}, binary, exit_status],
+    Port = open_port({spawn_executable, program(Kind)}, Options),
     receive
         {Port, {data, {eol, Line}}} ->
             {match, [Number]} = re:run(Line, "([0-9]+)$", [{capture, all_but_first, list}]),
@@ -59,7 +60,9 @@ stop({vm, Peer, _}) ->
 stop({program, Port, _}) ->
     {os_pid, Pid} = erlang:port_info(Port, os_pid),
     _ = os:cmd("kill " ++ integer_to_list(Pid)),
-    port_close(Port).
+    receive
+        {Port, {exit_status, _}} -> ok
+    end.
 
 -spec port(server()) -> inet:port_number().
 port({_, _, Port}) -> Port.
