@@ -61,8 +61,12 @@ begin_with(Events, More, Stream, #{id := Id}, #{exchange := Exchange} = Call) ->
 run(Events, More, Exchange, Config) ->
     _ =
         case erlmcp_native_http_out:open(Exchange, []) of
-            ok -> send(queue:from_list(Events), More, Exchange, Config);
-            {error, closed} -> ok
+            ok ->
+                %% A stream may be silent for hours. What its request was is not needed any more.
+                true = garbage_collect(),
+                send(queue:from_list(Events), More, Exchange, Config);
+            {error, closed} ->
+                ok
         end,
     true = erlmcp_native_http_tables:end_request(),
     ok.

@@ -15,6 +15,9 @@
 %% garbage collection.
 -define(HEAP_WORDS, 1600).
 
+%% The VM's own default.
+-define(IDLE_HEAP_WORDS, 233).
+
 -record(listener, {
     id :: non_neg_integer(),
     ref :: erlmcp_native_nif:http_listener()
@@ -113,6 +116,8 @@ reply({_, Ref}, Status, Headers, Body) ->
 -spec stream(exchange(), erlmcp_native_http_path:status(), erlmcp_native_http_path:headers()) ->
     ok | {error, closed}.
 stream({_, Ref}, Status, Headers) ->
+    %% It will live longer than a request, and be idle.
+    _ = process_flag(min_heap_size, ?IDLE_HEAP_WORDS),
     erlmcp_native_nif:http_stream(Ref, Status, Headers).
 
 %% @private
