@@ -148,15 +148,8 @@ end_per_suite(Config) ->
     ok.
 
 init_per_group(Path, Config) when Path =:= nif; Path =:= beam ->
-    case erlmcp_native_http_client_path:use(Path) of
-        {ok, Module} ->
-            case code:ensure_loaded(Module) of
-                {module, Module} -> [{path, Path} | Config];
-                {error, Why} -> {skip, {Module, Why}}
-            end;
-        {error, Why} ->
-            {skip, Why}
-    end;
+    {ok, _} = erlmcp_native_http_client_path:use(Path),
+    [{path, Path} | Config];
 init_per_group(_, Config) ->
     Config.
 

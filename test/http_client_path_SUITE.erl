@@ -116,15 +116,8 @@ end_per_suite(Config) ->
     ok.
 
 init_per_group(Path, Config) ->
-    case erlmcp_native_http_client_path:use(Path) of
-        {ok, Module} ->
-            case code:ensure_loaded(Module) of
-                {module, Module} -> [{module, Module}, {path, Path} | Config];
-                {error, _} -> {skip, {no_client_yet, Module}}
-            end;
-        {error, Reason} ->
-            {skip, Reason}
-    end.
+    {ok, Module} = erlmcp_native_http_client_path:use(Path),
+    [{module, Module}, {path, Path} | Config].
 
 end_per_group(_, _) ->
     ok.

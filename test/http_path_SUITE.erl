@@ -11,13 +11,12 @@
 -define(WAIT, 10000).
 
 all() ->
-    [{group, nif}, {group, beam} | [{group, http2} || http2_cases() =/= []]].
+    [{group, nif}, {group, beam}].
 
 groups() ->
     [
         {nif, cases()},
-        {beam, cases() ++ beam_cases()},
-        {http2, http2_cases()}
+        {beam, cases() ++ beam_cases()}
     ].
 
 cases() ->
@@ -93,10 +92,6 @@ cases() ->
 beam_cases() ->
     [preface_of_another_version, idle_connection_hibernates, garbage].
 
-%% HTTP/2, on the path nif.
-http2_cases() ->
-    [].
-
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(erlmcp_native),
     {ok, More} = application:ensure_all_started(ssl),
@@ -108,13 +103,9 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-init_per_group(beam, Config) ->
-    [{path, beam} | Config];
-init_per_group(_, Config) ->
-    case code:ensure_loaded(erlmcp_native_nif_http) of
-        {module, _} -> [{path, nif} | Config];
-        {error, _} -> {skip, "no erlmcp_native_nif_http yet"}
-    end.
+init_per_group(Path, Config) ->
+    {ok, _} = erlmcp_native_http_path:use(Path),
+    [{path, Path} | Config].
 
 end_per_group(_, _) ->
     ok.
