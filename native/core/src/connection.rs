@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
@@ -19,8 +20,9 @@ use crate::inbox::{Batch, Inbox, Status};
 use crate::metrics;
 use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
 use crate::outbox::Outbox;
+use crate::pair::Pair;
 use crate::reader::Reader;
-use crate::stream::{Address, Stream, WriteHalf};
+use crate::stream::{Address, ReadHalf, Stream, WriteHalf, split_pair};
 use crate::sync::lock;
 use crate::tls::{self, Acceptor};
 use crate::wire::Wire;
@@ -180,6 +182,22 @@ impl Connection {
         Self { shared }
     }
 
+    /// Takes over a pair of descriptors, of pipes, stream sockets, files or terminals, and returns at
+    /// once. They are closed, and their flags as before, when the connection is over.
+    pub fn over(
+        runtime: &Handle,
+        sink: Box<dyn Sink>,
+        source: OwnedFd,
+        target: OwnedFd,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let shared = Shared::new(sink, limits);
+        runtime.spawn(run(shared.clone(), async move |_| {
+            Ok(Established::Pair(Pair::new(source, target)?))
+        }));
+        Self { shared }
+    }
+
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
     ///
     /// An owner that has taken all of much is not armed but asked to come again, and until it finds
@@ -281,6 +299,7 @@ fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> usize {
 
 enum Established {
     Plain(Stream),
+    Pair(Pair),
     Tls(Box<tokio_rustls::TlsStream<Stream>>),
 }
 
@@ -356,11 +375,15 @@ impl Shared {
                     local: stream.local(),
                     certificate: None,
                 };
-                let (read, write) = stream.split();
-                let write = Arc::new(write);
-                // Never set before: a connection is established once.
-                let _ = self.direct.set(write.clone());
-                (Wire::Plain(read, write), ends)
+                (self.plain(stream.split()), ends)
+            }
+            Established::Pair(pair) => {
+                let ends = Ends {
+                    peer: None,
+                    local: None,
+                    certificate: None,
+                };
+                (self.plain(split_pair(pair)), ends)
             }
             Established::Tls(session) => {
                 let (stream, state) = session.get_ref();
@@ -380,6 +403,13 @@ impl Shared {
         let tell = lock(&self.inbox).opened();
         self.emit_ready(tell);
         wire
+    }
+
+    fn plain(&self, (read, write): (ReadHalf, WriteHalf)) -> Wire {
+        let write = Arc::new(write);
+        // Never set before: a connection is established once.
+        let _ = self.direct.set(write.clone());
+        Wire::Plain(read, write)
     }
 
     /// Resolves when this side closes the connection.

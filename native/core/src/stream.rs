@@ -1,17 +1,22 @@
-//! Plain byte streams: TCP and Unix-domain sockets behind one type.
+//! Plain byte streams: TCP and Unix-domain sockets behind one type, and the halves of these and of
+//! pairs of descriptors.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio_util::io::poll_read_buf;
 
 use crate::options::Tcp;
+use crate::pair::Pair;
+use crate::reader::Reader;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +40,23 @@ pub(crate) enum Stream {
 pub(crate) enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     Unix(unix::OwnedReadHalf),
+    Pair(PairHalf),
 }
 
 pub(crate) enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     Unix(unix::OwnedWriteHalf),
+    Pair(Arc<Pair>),
+}
+
+/// Closes the pair with the task that reads, since those who send may hold the other half for
+/// longer, and nobody else would learn of the end.
+pub(crate) struct PairHalf(Arc<Pair>);
+
+impl Drop for PairHalf {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Stream {
@@ -98,34 +115,66 @@ pub(crate) fn unix_address(address: unix::SocketAddr) -> Address {
     }
 }
 
+/// The halves of a pair.
+pub(crate) fn split_pair(pair: Pair) -> (ReadHalf, WriteHalf) {
+    let pair = Arc::new(pair);
+    (
+        ReadHalf::Pair(PairHalf(pair.clone())),
+        WriteHalf::Pair(pair),
+    )
+}
+
 impl ReadHalf {
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             ReadHalf::Tcp(half) => half.as_ref().poll_read_ready(cx),
             ReadHalf::Unix(half) => half.as_ref().poll_read_ready(cx),
+            ReadHalf::Pair(half) => half.0.poll_read_ready(cx),
         }
     }
-}
 
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        self: Pin<&mut Self>,
+    /// Reads into the reader's block, which is given room only when there is something to read.
+    pub(crate) fn poll_read_into(
+        &mut self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        reader: &mut Reader,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_ready(cx))?;
+            reader.make_room();
+            match self {
+                ReadHalf::Tcp(half) => return poll_read_buf(Pin::new(half), cx, &mut reader.buf),
+                ReadHalf::Unix(half) => return poll_read_buf(Pin::new(half), cx, &mut reader.buf),
+                ReadHalf::Pair(half) => match half.0.try_read(&mut reader.buf) {
+                    // Not as ready as it seemed: ask again.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                },
+            }
+        }
+    }
+
+    /// Reads into a block that is thrown away. What a pipe still holds does nobody harm.
+    pub(crate) fn poll_discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        block: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, buf),
-            ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, buf),
+        match self {
+            ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, block),
+            ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, block),
+            ReadHalf::Pair(_) => Poll::Ready(Ok(())),
         }
     }
 }
 
 impl WriteHalf {
-    /// Reads what there is, without being told of what comes later. Both halves are of one socket.
+    /// Reads what there is, without being told of what comes later. Both halves are of one stream.
     pub(crate) fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
         match self {
             WriteHalf::Tcp(half) => half.as_ref().try_read_buf(buf),
             WriteHalf::Unix(half) => half.as_ref().try_read_buf(buf),
+            WriteHalf::Pair(pair) => pair.try_read(buf),
         }
     }
 
@@ -133,6 +182,7 @@ impl WriteHalf {
         match self {
             WriteHalf::Tcp(half) => half.try_write_vectored(slices),
             WriteHalf::Unix(half) => half.try_write_vectored(slices),
+            WriteHalf::Pair(pair) => pair.try_write(slices),
         }
     }
 
@@ -140,19 +190,22 @@ impl WriteHalf {
         match self {
             WriteHalf::Tcp(half) => half.as_ref().poll_write_ready(cx),
             WriteHalf::Unix(half) => half.as_ref().poll_write_ready(cx),
+            WriteHalf::Pair(pair) => pair.poll_write_ready(cx),
         }
     }
 
-    pub(crate) fn shutdown(&self) -> io::Result<()> {
+    /// Tells the peer that nothing more will come.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             WriteHalf::Tcp(half) => {
                 let stream: &TcpStream = half.as_ref();
-                socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+                Poll::Ready(socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write))
             }
             WriteHalf::Unix(half) => {
                 let stream: &UnixStream = half.as_ref();
-                socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+                Poll::Ready(socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write))
             }
+            WriteHalf::Pair(pair) => pair.poll_shutdown(cx),
         }
     }
 }

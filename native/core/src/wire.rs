@@ -1,4 +1,4 @@
-//! What a driver reads from and writes to: a plain socket or a TLS session over one.
+//! What a driver reads from and writes to: a plain stream or a TLS session over one.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
-use tokio_util::io::poll_read_buf;
 
 use crate::outbox::Outbox;
 use crate::reader::Reader;
@@ -57,11 +56,7 @@ impl Wire {
         reader: &mut Reader,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Wire::Plain(half, _) => {
-                ready!(half.poll_ready(cx))?;
-                reader.make_room();
-                poll_read_buf(Pin::new(half), cx, &mut reader.buf)
-            }
+            Wire::Plain(half, _) => half.poll_read_into(cx, reader),
             Wire::Tls(tls) => {
                 let mut block = [MaybeUninit::uninit(); TLS_RECORD];
                 let mut read_buf = ReadBuf::uninit(&mut block);
@@ -134,7 +129,7 @@ impl Wire {
     ) -> Poll<io::Result<usize>> {
         let mut block = ReadBuf::new(block);
         match self {
-            Wire::Plain(half, _) => ready!(Pin::new(half).poll_read(cx, &mut block))?,
+            Wire::Plain(half, _) => ready!(half.poll_discard(cx, &mut block))?,
             Wire::Tls(tls) => ready!(Pin::new(&mut tls.session).poll_read(cx, &mut block))?,
         }
         Poll::Ready(Ok(block.filled().len()))
@@ -143,7 +138,7 @@ impl Wire {
     /// Tells the peer that nothing more will come.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Wire::Plain(_, half) => Poll::Ready(half.shutdown()),
+            Wire::Plain(_, half) => half.poll_shutdown(cx),
             Wire::Tls(tls) => Pin::new(&mut tls.session).poll_shutdown(cx),
         }
     }
