@@ -64,6 +64,7 @@
     | active
     | panic
     | no_json
+    | port_program
     | {tls, tls_reason()}
     | {posix, atom()}
     | {option, Key :: term(), Value :: term()}
@@ -71,7 +72,8 @@
 %% `closed': orderly, by either side. `embedded_newline', `empty_message': the message cannot be
 %% sent with newline framing. `busy': the outbound queue is full, `writable' follows.
 %% `active': a take while messages are being pushed. `panic': a defect in native code.
-%% `no_json': on the path `beam' OTP 27 or jsx is needed.
+%% `no_json': on the path `beam' OTP 27 or jsx is needed. `port_program': the program of the path
+%% `port' has ended, and what was in it; it is started again.
 
 -type socket_info() :: #{
     state := connecting | open | eof | closing | down,
@@ -312,7 +314,7 @@ reconnect(Own, Acc) ->
 
 valid(owner, V) -> is_pid(V);
 valid(active, V) -> is_boolean(V) orelse V =:= once orelse (is_integer(V) andalso V > 0);
-valid(path, V) -> V =:= default orelse V =:= nif orelse V =:= beam;
+valid(path, V) -> lists:member(V, [default, nif, port, beam]);
 valid(reconnect, V) -> is_boolean(V) orelse is_map(V);
 valid(handler, {M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_list(A);
 valid(max_connections, V) -> is_integer(V) andalso V > 0;

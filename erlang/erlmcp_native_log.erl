@@ -3,8 +3,10 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, set_level/1]).
+-export([start_link/0, set_level/1, event/1, level_number/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(LEVEL_KEY, {?MODULE, level}).
 
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
@@ -15,6 +17,16 @@ start_link() ->
 -spec set_level(none | error | warning | info | debug | trace) -> ok.
 set_level(Level) ->
     gen_server:call(?MODULE, {level, Level}).
+
+%% @doc Logs an event of the port program, as it has sent it.
+-spec event(binary()) -> ok.
+event(Term) ->
+    gen_server:cast(?MODULE, {event, Term}).
+
+%% @doc The level as the port program is told of it.
+-spec level_number() -> 0..5.
+level_number() ->
+    number(persistent_term:get(?LEVEL_KEY, warning)).
 
 %% @private
 -spec init([]) -> {ok, none}.
@@ -31,6 +43,9 @@ handle_call(_, _, State) ->
 
 %% @private
 -spec handle_cast(term(), none) -> {noreply, none}.
+handle_cast({event, Term}, State) ->
+    {Level, Target, Message, Dropped} = binary_to_term(Term, [safe]),
+    handle_info({erlmcp_native_log, Level, Target, Message, Dropped}, State);
 handle_cast(_, State) ->
     {noreply, State}.
 
@@ -45,7 +60,16 @@ handle_info(_, State) ->
     {noreply, State}.
 
 forward(Level) ->
+    ok = persistent_term:put(?LEVEL_KEY, Level),
+    ok = erlmcp_native_port:log_level(number(Level)),
     case erlmcp_native_nif:status() of
         loaded -> erlmcp_native_nif:log_to(self(), Level);
         {failed, _} -> ok
     end.
+
+number(none) -> 0;
+number(error) -> 1;
+number(warning) -> 2;
+number(info) -> 3;
+number(debug) -> 4;
+number(trace) -> 5.

@@ -15,8 +15,9 @@
 
 -export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0]).
 
--type path() :: nif | beam.
-%% Implementation: `nif' is the Rust core inside the VM, `beam' is pure Erlang.
+-type path() :: nif | port | beam.
+%% Implementation: `nif' is the Rust core inside the VM, `port' the same core in the port program,
+%% `beam' is pure Erlang.
 
 -type socket() :: term().
 -type listener() :: term().
@@ -104,9 +105,15 @@
 %% what it is missing, one that does not boot cannot.
 -spec configure() -> ok | {error, erlmcp_native:reason()}.
 configure() ->
-    case {application:get_env(erlmcp_native, path), erlmcp_native_nif:status()} of
-        {{ok, beam}, _} ->
-            beam(erlmcp_native_json_beam:codec());
+    configure(application:get_env(erlmcp_native, path)).
+
+%% Nothing native is loaded where it is not to be used.
+configure({ok, beam}) ->
+    beam(erlmcp_native_json_beam:codec());
+configure({ok, port}) ->
+    port(erlmcp_native_port:available());
+configure(Path) ->
+    case {Path, erlmcp_native_nif:status()} of
         {{ok, nif}, {failed, Why}} ->
             {error, {path_unavailable, nif, Why}};
         {{ok, Path}, _} when Path =/= nif ->
@@ -126,9 +133,15 @@ beam({error, no_json} = Error) ->
     logger:error("erlmcp_native: JSON in pure Erlang needs OTP 27 or jsx on the code path"),
     Error.
 
+port(ok) ->
+    put_default(port);
+port({error, Why}) ->
+    {error, {path_unavailable, port, Why}}.
+
 %% @doc The callback module of a path.
 -spec module(path()) -> module().
 module(nif) -> erlmcp_native_nif_path;
+module(port) -> erlmcp_native_port_path;
 module(beam) -> erlmcp_native_beam_path.
 
 %% @doc The path of this node, as {@link configure/0} found it; where the application is not
@@ -148,6 +161,11 @@ use(nif) ->
     case erlmcp_native_nif:status() of
         loaded -> {ok, module(nif)};
         {failed, Why} -> {error, {path_unavailable, nif, Why}}
+    end;
+use(port) ->
+    case erlmcp_native_port:available() of
+        ok -> {ok, module(port)};
+        {error, Why} -> {error, {path_unavailable, port, Why}}
     end;
 use(beam) ->
     {ok, module(beam)};

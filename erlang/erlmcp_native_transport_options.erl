@@ -129,7 +129,9 @@ option(Key, Value, #acc{tls = Tls} = Acc) when Key =:= certfile; Key =:= keyfile
     Acc#acc{tls = Tls#{Key => Value}};
 option(test_mode, Value, Acc) when is_boolean(Value) ->
     set(register, not Value, Acc);
-option(path, Value, Acc) when Value =:= nif; Value =:= beam; Value =:= default ->
+option(path, Value, Acc) when
+    Value =:= nif; Value =:= port; Value =:= beam; Value =:= default
+->
     set(path, Value, Acc);
 option(reconnect, Value, Acc) ->
     Acc#acc{reconnect = Value};

@@ -1,9 +1,10 @@
 #!/bin/sh
-# The compile hook of rebar.config: puts the native library into priv/, and the modules that
-# stand in for erlmcp's own into priv/takeover/. Silent when both are up to date.
+# The compile hook of rebar.config: puts the native library and the port program into priv/, and
+# the modules that stand in for erlmcp's own into priv/takeover/. Silent when all are up to date.
 #
-#   ERLMCP_NATIVE_SKIP=1         no native library; one that an earlier build left is removed
-#   ERLMCP_NATIVE_PREBUILT=FILE  take FILE instead of building; relative to the root project
+#   ERLMCP_NATIVE_SKIP=1         nothing native; what an earlier build left is removed
+#   ERLMCP_NATIVE_PREBUILT=FILE  take FILE instead of building, and the port program where one lies
+#                                beside it; relative to the root project
 #   CARGO_TARGET_DIR             as cargo reads it; target/ in this folder otherwise
 #
 # rebar3 compiles a dependency once: where this project is one, a change of these takes effect
@@ -16,6 +17,7 @@ started_in=$(pwd)
 cd "$(dirname "$0")/.."
 
 library=priv/erlmcp_native.so
+program=priv/erlmcp_native_port
 library_stamp=native/.library.stamp
 takeover=priv/takeover
 takeover_stamp=native/.takeover.stamp
@@ -48,26 +50,40 @@ library_inputs() {
     find .cargo Cargo.toml Cargo.lock native -type f ! -path '*/.*' 2>/dev/null | checksum
 }
 
-# The stamp names what the library was made from and the library itself: one that was put in
-# its place by hand counts as stale.
-library_is_current() {
-    [ -f "$library" ] && [ -f "$library_stamp" ] || return 1
-    [ "$(cat "$library_stamp")" = "$1
-$(cksum <"$library")" ]
+# The stamp names what the two were made from and the two themselves: one that was put in its
+# place by hand counts as stale.
+stamp() {
+    printf '%s\n%s\n' "$1" "$(cksum <"$2")"
+    if [ -f "$3" ]; then
+        cksum <"$3"
+    else
+        echo 'no program'
+    fi
 }
 
-# Renamed into place: a running node keeps the file that it has mapped.
+library_is_current() {
+    [ -f "$library" ] && [ -f "$library_stamp" ] || return 1
+    [ "$(cat "$library_stamp")" = "$(stamp "$1" "$library" "$program")" ]
+}
+
+# Renamed into place: a running node keeps the files that it has mapped.
 install_library() {
     cp "$1" "$scratch/library"
     chmod 755 "$scratch/library"
-    printf '%s\n%s\n' "$2" "$(cksum <"$scratch/library")" >"$scratch/stamp"
+    if [ -f "$2" ]; then
+        cp "$2" "$scratch/program"
+        chmod 755 "$scratch/program"
+    fi
+    stamp "$3" "$scratch/library" "$scratch/program" >"$scratch/stamp"
     mv -f "$scratch/library" "$library"
+    rm -f "$program"
+    [ ! -f "$scratch/program" ] || mv -f "$scratch/program" "$program"
     mv -f "$scratch/stamp" "$library_stamp"
 }
 
 remove_library() {
-    if [ -f "$library" ]; then
-        rm -f "$library" "$library_stamp"
+    if [ -f "$library" ] || [ -f "$program" ]; then
+        rm -f "$library" "$program" "$library_stamp"
         say "removed $library, $1"
     fi
 }
@@ -78,10 +94,11 @@ take_prebuilt() {
         *) file=${REBAR_ROOT_DIR:-$started_in}/$1 ;;
     esac
     [ -f "$file" ] && [ -r "$file" ] || fail "ERLMCP_NATIVE_PREBUILT: no such file: $file"
-    inputs="prebuilt $(cksum <"$file")"
+    beside=$(dirname "$file")/erlmcp_native_port
+    inputs=$(stamp prebuilt "$file" "$beside")
     if ! library_is_current "$inputs"; then
         open_scratch
-        install_library "$file" "$inputs"
+        install_library "$file" "$beside" "$inputs"
     fi
 }
 
@@ -121,13 +138,15 @@ build_library() {
     open_scratch
     # The path comes from cargo itself: its configuration may put the target directory, or a
     # folder for the target triple, anywhere.
-    cargo build --release --locked --package erlmcp_nif \
+    cargo build --release --locked --package erlmcp_nif --package erlmcp_port \
         --message-format=json-render-diagnostics >"$scratch/messages" ||
         fail "the native library does not build, see above $skip_hint"
     built=$(sed -n '/"name":"erlmcp_native"/s/.*"filenames":\["\([^"]*\)".*/\1/p' \
         "$scratch/messages")
     [ -f "$built" ] || fail "Rust makes no shared library for this platform $skip_hint"
-    install_library "$built" "$inputs"
+    executable=$(sed -n '/"name":"erlmcp_native_port"/s/.*"executable":"\([^"]*\)".*/\1/p' \
+        "$scratch/messages")
+    install_library "$built" "$executable" "$inputs"
 }
 
 # Beams of another OTP release may not load, so the release is an input.

@@ -267,6 +267,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Bytes that wait for the peer.
+    pub fn queued(&self) -> usize {
+        lock(&self.shared.outbox).bytes()
+    }
+
+    /// Whether at most half of the queue's bound is used. If not, [`Event::Writable`] follows as
+    /// after a refused send.
+    pub fn has_room(&self) -> bool {
+        lock(&self.shared.outbox).has_room()
+    }
+
     /// Sends what is queued, for as long as `linger` allows, then closes. What waits for the
     /// owner is dropped. Closing twice is fine.
     pub fn close(&self) {

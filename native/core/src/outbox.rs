@@ -92,6 +92,13 @@ impl Outbox {
         }
     }
 
+    /// Whether there is room as a refused sender is told of it; if not, one is told when there is.
+    pub fn has_room(&mut self) -> bool {
+        let room = self.phase != Phase::Open || self.bytes <= self.max / 2;
+        self.refused = !room;
+        room
+    }
+
     /// Appends a part of an admitted message.
     pub fn push(&mut self, part: Bytes) {
         if !part.is_empty() {

@@ -1,0 +1,522 @@
+%% @doc The port program: starts it, restarts it, and passes on what it sends.
+%%
+%% Every connection, listener, exchange or child that lives in the program has an id and, here, a
+%% route: the process that its packets go to, which is monitored. Packets are passed on undecoded,
+%% as `{erlmcp_native_io, Id, Packet}', the whole packet with its operation and id. What is not a
+%% packet:
+%%
+%% <ul>
+%% <li>`{erlmcp_native_io, Id, writable}': a sender was refused and there is room again.</li>
+%% <li>`{erlmcp_native_io, Id, {down, port_program}}': the program is gone, and with it whatever
+%% had this id.</li>
+%% </ul>
+%%
+%% Processes write to the program themselves, with {@link command/4}. Should this process be
+%% killed, those with a route find out by their monitor of it.
+-module(erlmcp_native_port).
+
+-behaviour(gen_server).
+
+-include("erlmcp_native_port.hrl").
+
+-export([start_link/0, available/0, os_pid/0]).
+-export([open/1, adopt/1, give/2, attach/1, forget/1, command/4, command/3]).
+-export([ask/2, log_level/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-export_type([id/0, handle/0]).
+
+-type id() :: non_neg_integer().
+%% Even, where this side has made what it names, odd, where the program has.
+
+-type handle() :: port().
+%% What packets are written to.
+
+-record(route, {
+    pid :: pid(),
+    monitor :: reference(),
+    %% Brought down as bytes leave, for those that send.
+    sending = none :: erlmcp_native_port_sending:sending() | none,
+    %% Packets for a new owner that has not come for them, latest first.
+    held = none :: none | [term()]
+}).
+
+-record(state, {
+    port = none :: port() | none,
+    os_pid = none :: none | pos_integer(),
+    phase = down :: down | {failed, term()} | starting | up,
+    %% When it was started, and what was tried in vain since it last stood.
+    since = 0 :: integer(),
+    failures = 0 :: non_neg_integer(),
+    generation = 0 :: non_neg_integer(),
+    routes = #{} :: #{id() => #route{}},
+    %% Calls that wait for the hello.
+    waiting = [] :: [{gen_server:from(), term()}],
+    %% What was passed on since the program was last told, and in all.
+    processed = 0 :: non_neg_integer(),
+    total = 0 :: non_neg_integer(),
+    %% The timer of the hello, of the next start, or of the next look.
+    timer = none :: none | reference(),
+    %% Whether anything has come since the last look.
+    heard = false :: boolean()
+}).
+
+-define(HELLO_MS, 5000).
+-define(LOOK_MS, 5000).
+-define(CALL_MS, 10000).
+
+%% Start again at once what has run this long, and later and later what does not stay.
+-define(STABLE_MS, 1000).
+-define(FIRST_RETRY_MS, 100).
+-define(LAST_RETRY_MS, 5000).
+
+%% The program is told of what was passed on at this pace; it lets 16 MiB wait. A packet costs 64
+%% bytes more than it has.
+-define(TELL_BYTES, 1048576).
+-define(PACKET_COST, 64).
+
+%% More than the program ever lets wait, by far.
+-define(FLOOD_BYTES, 67108864).
+-define(FLOOD_PACKETS, 1024).
+
+-spec start_link() -> gen_server:start_ret().
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Whether there is a program to start.
+-spec available() -> ok | {error, no_program}.
+available() ->
+    case filelib:is_regular(program()) of
+        true -> ok;
+        false -> {error, no_program}
+    end.
+
+%% @doc The operating system's number of the program that runs.
+-spec os_pid() -> {ok, pos_integer()} | {error, erlmcp_native:reason()}.
+os_pid() ->
+    call(os_pid).
+
+%% @doc An id, with a route to the caller, and what to write to. Starts the program if it does not
+%% run.
+-spec open(erlmcp_native_port_sending:sending() | none) ->
+    {ok, id(), handle()} | {error, erlmcp_native:reason()}.
+open(Sending) ->
+    call({open, self(), Sending}).
+
+%% @doc Gives a route that the program has begun, and that leads to the caller, counters.
+-spec adopt([{id(), erlmcp_native_port_sending:sending()}]) ->
+    {ok, handle()} | {error, erlmcp_native:reason()}.
+adopt(Ids) ->
+    call({adopt, Ids}).
+
+%% @doc Has a route lead to another process. Packets for it are held until it calls
+%% {@link attach/1}; what came before is in the caller's mailbox when this returns.
+-spec give(id(), pid()) -> ok | {error, erlmcp_native:reason()}.
+give(Id, Pid) ->
+    call({give, Id, Pid}).
+
+%% @doc Called by the new owner; the packets that were held are in its mailbox when this returns.
+-spec attach(id()) -> ok | {error, erlmcp_native:reason()}.
+attach(Id) ->
+    call({attach, Id}).
+
+%% @doc Ends a route; what the id names is closed in the program.
+-spec forget(id()) -> ok.
+forget(Id) ->
+    gen_server:cast(?MODULE, {forget, Id}).
+
+%% @doc Asks the program something that it answers with one packet.
+-spec ask(byte(), iodata()) -> {ok, binary()} | {error, erlmcp_native:reason()}.
+ask(Op, Body) ->
+    case open(none) of
+        {ok, Id, Handle} ->
+            _ = command(Handle, Op, Id, Body),
+            Answer =
+                receive
+                    {erlmcp_native_io, Id, <<_, _:64, Rest/binary>>} -> {ok, Rest};
+                    {erlmcp_native_io, Id, {down, Reason}} -> {error, Reason}
+                after ?CALL_MS -> {error, timeout}
+                end,
+            ok = forget(Id),
+            Answer;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Sets the level below which the program makes no events.
+-spec log_level(0..5) -> ok.
+log_level(Level) ->
+    gen_server:cast(?MODULE, {log_level, Level}).
+
+%% @equiv command(Handle, Op, Id, [])
+-spec command(handle(), byte(), id()) -> ok | {error, closed}.
+command(Handle, Op, Id) ->
+    command(Handle, Op, Id, []).
+
+%% @doc Writes a packet, from any process, without waiting.
+-spec command(handle(), byte(), id(), iodata()) -> ok | {error, closed}.
+command(Handle, Op, Id, Body) ->
+    try erlang:port_command(Handle, [<<Op, Id:64>> | Body]) of
+        true -> ok
+    catch
+        error:badarg -> {error, closed}
+    end.
+
+%% @private
+-spec init([]) -> {ok, #state{}}.
+init([]) ->
+    process_flag(trap_exit, true),
+    process_flag(message_queue_data, off_heap),
+    {ok, #state{}}.
+
+%% @private
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, term(), #state{}} | {noreply, #state{}}.
+handle_call(os_pid, _, #state{os_pid = none} = S) ->
+    {reply, {error, port_program}, S};
+handle_call(os_pid, _, #state{os_pid = OsPid} = S) ->
+    {reply, {ok, OsPid}, S};
+handle_call({give, Id, Pid}, _, S) ->
+    {Reply, Next} = give_route(Id, Pid, S),
+    {reply, Reply, Next};
+handle_call({attach, Id}, {Pid, _}, S) ->
+    {Reply, Next} = attach_route(Id, Pid, S),
+    {reply, Reply, Next};
+handle_call(Request, _, #state{phase = up} = S) ->
+    {Reply, Next} = up_call(Request, S),
+    {reply, Reply, Next};
+handle_call(Request, From, #state{phase = starting, waiting = Waiting} = S) ->
+    {noreply, S#state{waiting = [{From, Request} | Waiting]}};
+handle_call(Request, From, #state{phase = down, timer = none, waiting = Waiting} = S) ->
+    {noreply, start(S#state{waiting = [{From, Request} | Waiting]})};
+handle_call(_, _, #state{phase = down} = S) ->
+    {reply, {error, port_program}, S};
+handle_call(_, _, #state{phase = {failed, Why}} = S) ->
+    {reply, {error, {path_unavailable, port, Why}}, S}.
+
+%% @private
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast({forget, Id}, S) ->
+    {noreply, close_route(Id, S)};
+handle_cast({log_level, Level}, #state{phase = up, port = Port} = S) ->
+    _ = command(Port, ?TO_LOG_LEVEL, 0, <<Level>>),
+    {noreply, S};
+handle_cast(_, S) ->
+    {noreply, S}.
+
+%% @private
+-spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+handle_info({Port, {data, Packet}}, #state{port = Port} = S) ->
+    {noreply, processed(Packet, packet(Packet, S))};
+handle_info({Port, {exit_status, Status}}, #state{port = Port} = S) ->
+    {noreply, ended({exit_status, Status}, S)};
+handle_info({'EXIT', Port, Reason}, #state{port = Port} = S) ->
+    {noreply, ended(Reason, S)};
+handle_info({{'DOWN', Id}, _, process, _, _}, S) ->
+    {noreply, close_route(Id, S)};
+handle_info({timeout, Timer, What}, #state{timer = Timer} = S) ->
+    {noreply, timeout(What, S#state{timer = none})};
+handle_info(_, S) ->
+    {noreply, S}.
+
+%% @private
+-spec terminate(term(), #state{}) -> ok.
+terminate(_, S) ->
+    _ = lost(S),
+    ok.
+
+%% ---- packets
+
+packet(<<Op, Id:64, Rest/binary>> = Packet, #state{phase = up, routes = Routes} = S) ->
+    case Routes of
+        #{Id := Route} -> routed(Op, Id, Rest, Packet, Route, S);
+        #{} -> unrouted(Op, Id, Rest, S)
+    end;
+packet(<<?FROM_HELLO, 0:64, ?PORT_VERSION:16, OsPid:32>>, #state{phase = starting} = S) ->
+    stands(S#state{os_pid = OsPid});
+packet(<<?FROM_HELLO, 0:64, Version:16, _/binary>>, #state{phase = starting} = S) ->
+    failed({version, Version}, S);
+packet(Packet, S) ->
+    garbage(Packet, S).
+
+routed(?FROM_SENT, _, <<Bytes:64>>, _, #route{sending = Sending}, S) when Sending =/= none ->
+    ok = erlmcp_native_port_sending:left(Bytes, Sending),
+    S;
+routed(?FROM_ROOM, Id, <<Bytes:64>>, _, #route{sending = Sending} = Route, S) when
+    Sending =/= none
+->
+    ok = erlmcp_native_port_sending:room(Bytes, Sending),
+    deliver(Id, writable, Route, S);
+routed(?FROM_DOWN, Id, _, Packet, Route, S) ->
+    ok = refuse(Route),
+    deliver(Id, Packet, Route, S);
+routed(_, Id, _, Packet, Route, S) ->
+    deliver(Id, Packet, Route, S).
+
+deliver(Id, Message, #route{held = none, pid = Pid}, S) ->
+    Pid ! {erlmcp_native_io, Id, Message},
+    S;
+deliver(Id, Message, #route{held = Held} = Route, #state{routes = Routes} = S) ->
+    S#state{routes = Routes#{Id := Route#route{held = [Message | Held]}}}.
+
+%% What is for an id that is no longer known was under way when it was forgotten.
+unrouted(?FROM_BORN, Id, <<Parent:64, _/binary>> = Rest, #state{routes = Routes} = S) ->
+    case Routes of
+        #{Parent := #route{pid = Pid}} ->
+            Pid ! {erlmcp_native_io, Parent, <<?FROM_BORN, Id:64, Rest/binary>>},
+            S#state{routes = Routes#{Id => route(Id, Pid, none)}};
+        #{} ->
+            close(Id, S)
+    end;
+unrouted(?FROM_PONG, _, _, S) ->
+    S;
+unrouted(?FROM_LOG, 0, Term, S) ->
+    ok = erlmcp_native_log:event(Term),
+    S;
+unrouted(?FROM_GARBAGE, 0, _, S) ->
+    logger:error("erlmcp_native: the port program could not read what this node sent"),
+    S;
+unrouted(Op, _, _, S) when Op > ?FROM_HELLO ->
+    S;
+unrouted(Op, Id, Rest, S) ->
+    garbage(<<Op, Id:64, Rest/binary>>, S).
+
+processed(Packet, #state{processed = Before} = S) ->
+    case Before + byte_size(Packet) + ?PACKET_COST of
+        Processed when Processed < ?TELL_BYTES -> S#state{processed = Processed, heard = true};
+        Processed -> tell(S#state{processed = Processed, heard = true})
+    end.
+
+tell(#state{port = none} = S) ->
+    S;
+tell(#state{port = Port, processed = Processed, total = Total0} = S0) ->
+    _ = command(Port, ?TO_PROCESSED, 0, <<Processed:64>>),
+    S = S0#state{processed = 0, total = Total0 + Processed},
+    {message_queue_len, Length} = process_info(self(), message_queue_len),
+    case erlang:port_info(Port, input) of
+        {input, Bytes} when Bytes - S#state.total > ?FLOOD_BYTES, Length > ?FLOOD_PACKETS ->
+            logger:error("erlmcp_native: the port program sends more than it may"),
+            ended(flood, kill(S));
+        _ ->
+            S
+    end.
+
+garbage(Packet, S) ->
+    Begin = binary:part(Packet, 0, min(32, byte_size(Packet))),
+    logger:error("erlmcp_native: not a packet of the port program: ~0p", [Begin]),
+    ended(garbage, kill(S)).
+
+%% ---- routes
+
+up_call({open, Pid, Sending}, #state{port = Port, routes = Routes} = S) ->
+    Id = erlang:unique_integer([positive]) bsl 1,
+    {{ok, Id, Port}, S#state{routes = Routes#{Id => route(Id, Pid, Sending)}}};
+up_call({adopt, Ids}, #state{port = Port} = S) ->
+    {{ok, Port}, lists:foldl(fun adopt_route/2, S, Ids)};
+up_call(_, S) ->
+    {{error, unknown_request}, S}.
+
+route(Id, Pid, Sending) ->
+    #route{pid = Pid, monitor = watch(Id, Pid), sending = Sending}.
+
+watch(Id, Pid) ->
+    monitor(process, Pid, [{tag, {'DOWN', Id}}]).
+
+adopt_route({Id, Sending}, #state{routes = Routes} = S) ->
+    case Routes of
+        #{Id := Route} -> S#state{routes = Routes#{Id := Route#route{sending = Sending}}};
+        #{} -> S
+    end.
+
+give_route(Id, Pid, #state{routes = Routes} = S) ->
+    case Routes of
+        #{Id := #route{monitor = Monitor, held = Held} = Route} ->
+            true = demonitor(Monitor, [flush]),
+            Given = Route#route{pid = Pid, monitor = watch(Id, Pid), held = hold(Held)},
+            {ok, S#state{routes = Routes#{Id := Given}}};
+        #{} ->
+            {{error, port_program}, S}
+    end.
+
+hold(none) -> [];
+hold(Held) -> Held.
+
+attach_route(Id, Pid, #state{routes = Routes} = S) ->
+    case Routes of
+        #{Id := #route{pid = Pid, held = Held} = Route} when Held =/= none ->
+            lists:foreach(
+                fun(Message) -> Pid ! {erlmcp_native_io, Id, Message} end, lists:reverse(Held)
+            ),
+            {ok, S#state{routes = Routes#{Id := Route#route{held = none}}}};
+        #{Id := #route{pid = Pid}} ->
+            {ok, S};
+        #{} ->
+            {{error, port_program}, S}
+    end.
+
+close_route(Id, #state{routes = Routes} = S) ->
+    case maps:take(Id, Routes) of
+        {#route{monitor = Monitor} = Route, Rest} ->
+            true = demonitor(Monitor, [flush]),
+            ok = refuse(Route),
+            close(Id, S#state{routes = Rest});
+        error ->
+            S
+    end.
+
+close(Id, #state{port = Port, phase = up} = S) ->
+    _ = command(Port, ?TO_CLOSE, Id),
+    S;
+close(_, S) ->
+    S.
+
+%% ---- the program
+
+start(#state{generation = Generation0} = S0) ->
+    Generation = Generation0 + 1,
+    Workers = application:get_env(erlmcp_native, workers, 2),
+    S = S0#state{generation = Generation, since = now_ms(), processed = 0, total = 0},
+    try
+        open_port({spawn_executable, program()}, [
+            {packet, 4},
+            {args, []},
+            binary,
+            %% Standard input and output stay the node's own.
+            nouse_stdio,
+            exit_status,
+            %% Senders are not suspended: they count what they have sent.
+            {busy_limits_port, disabled},
+            {busy_limits_msgq, disabled}
+        ])
+    of
+        Port ->
+            Level = erlmcp_native_log:level_number(),
+            _ = command(
+                Port, ?TO_HELLO, 0, <<?PORT_VERSION:16, Generation:32, Workers:16, Level>>
+            ),
+            timer(?HELLO_MS, hello, S#state{port = Port, phase = starting, heard = false})
+    catch
+        error:Reason -> failed(Reason, S)
+    end.
+
+stands(#state{waiting = Waiting} = S) ->
+    Up = timer(look_ms(), look, S#state{phase = up, waiting = []}),
+    lists:foldl(
+        fun({From, Request}, Acc) ->
+            {Reply, Next} = up_call(Request, Acc),
+            gen_server:reply(From, Reply),
+            Next
+        end,
+        Up,
+        lists:reverse(Waiting)
+    ).
+
+timeout(hello, S) ->
+    failed(no_hello, kill(S));
+timeout(start, S) ->
+    start(S);
+timeout(forgive, S) ->
+    S#state{phase = down};
+timeout({silent, _}, #state{heard = true} = S) ->
+    look_again(S);
+timeout({silent, Ms}, S) ->
+    logger:error("erlmcp_native: the port program has not answered for ~b ms", [Ms]),
+    ended(silent, kill(S));
+timeout(look, #state{heard = true} = S) ->
+    look_again(S);
+timeout(look, #state{port = Port} = S) ->
+    _ = command(Port, ?TO_PING, 0),
+    timer(look_ms(), {silent, look_ms()}, S).
+
+look_again(S) ->
+    timer(look_ms(), look, S#state{heard = false}).
+
+%% It cannot be used, and starting it again would not change that soon.
+failed(Why, S0) ->
+    logger:error("erlmcp_native: the port program cannot be used: ~0tp", [Why]),
+    S = lost(S0),
+    answer({error, {path_unavailable, port, Why}}, S),
+    timer(?LAST_RETRY_MS, forgive, S#state{phase = {failed, Why}, waiting = []}).
+
+ended(Why, #state{since = Since, failures = Failures} = S0) ->
+    logger:error("erlmcp_native: the port program has ended: ~0tp", [Why]),
+    S = lost(S0),
+    answer({error, port_program}, S),
+    Next = S#state{phase = down, waiting = []},
+    case now_ms() - Since >= ?STABLE_MS of
+        true -> start(Next#state{failures = 0});
+        false -> timer(retry_ms(Failures), start, Next#state{failures = Failures + 1})
+    end.
+
+retry_ms(Failures) ->
+    min(?FIRST_RETRY_MS bsl min(Failures, 10), ?LAST_RETRY_MS).
+
+answer(Reply, #state{waiting = Waiting}) ->
+    lists:foreach(fun({From, _}) -> gen_server:reply(From, Reply) end, Waiting).
+
+%% Everything that lived in the program is lost with it.
+lost(#state{port = Port, routes = Routes} = S) ->
+    stop(Port),
+    maps:foreach(
+        fun(Id, #route{monitor = Monitor} = Route) ->
+            true = demonitor(Monitor, [flush]),
+            ok = refuse(Route),
+            _ = deliver(Id, {down, port_program}, Route#route{held = none}, S)
+        end,
+        Routes
+    ),
+    stop_timer(S#state{port = none, os_pid = none, routes = #{}}).
+
+refuse(#route{sending = none}) -> ok;
+refuse(#route{sending = Sending}) -> erlmcp_native_port_sending:close(Sending).
+
+stop(none) ->
+    ok;
+stop(Port) ->
+    true = unlink(Port),
+    _ = (catch erlang:port_close(Port)),
+    flush(Port).
+
+%% For one that does not do what it should: stopped, it would not see that its input has ended.
+kill(#state{os_pid = none} = S) ->
+    S;
+kill(#state{os_pid = OsPid} = S) ->
+    _ = spawn(os, cmd, ["kill -KILL " ++ integer_to_list(OsPid)]),
+    S.
+
+flush(Port) ->
+    receive
+        {Port, _} -> flush(Port);
+        {'EXIT', Port, _} -> flush(Port)
+    after 0 -> ok
+    end.
+
+timer(Ms, What, S0) ->
+    S = stop_timer(S0),
+    S#state{timer = erlang:start_timer(Ms, self(), What)}.
+
+stop_timer(#state{timer = none} = S) ->
+    S;
+stop_timer(#state{timer = Timer} = S) ->
+    _ = erlang:cancel_timer(Timer),
+    S#state{timer = none}.
+
+look_ms() ->
+    application:get_env(erlmcp_native, port_ping_ms, ?LOOK_MS).
+
+program() ->
+    case code:priv_dir(erlmcp_native) of
+        {error, bad_name} -> "erlmcp_native_port";
+        Dir -> filename:join(Dir, "erlmcp_native_port")
+    end.
+
+now_ms() -> erlang:monotonic_time(millisecond).
+
+call(Request) ->
+    try
+        gen_server:call(?MODULE, Request, ?CALL_MS)
+    catch
+        exit:{noproc, _} -> {error, {path_unavailable, port, not_started}};
+        exit:{timeout, _} -> {error, timeout};
+        exit:{_, _} -> {error, port_program}
+    end.

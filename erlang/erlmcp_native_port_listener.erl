@@ -1,0 +1,121 @@
+%% @private A listener of the path `port'.
+%%
+%% The program accepts as many connections as it was allowed to; each has an id from then on and
+%% waits, unread, for its owner.
+-module(erlmcp_native_port_listener).
+
+-include("erlmcp_native_port.hrl").
+
+-export([listen/2, accept/2, handle_info/2, info/1, close/1]).
+
+-export_type([listener/0]).
+
+-record(listener, {
+    id :: erlmcp_native_port:id(),
+    handle :: erlmcp_native_port:handle(),
+    options :: erlmcp_native_options:listener(),
+    router :: reference(),
+    sockname :: erlmcp_native:address(),
+    %% Born, and not handed out.
+    waiting = queue:new() :: queue:queue(erlmcp_native_port:id()),
+    %% How many more may be born.
+    credit = 1 :: non_neg_integer(),
+    armed = true :: boolean(),
+    loss = none :: none | erlmcp_native:reason()
+}).
+
+-opaque listener() :: #listener{}.
+
+%% Looking up a name and reading certificates takes a while.
+-define(LISTEN_MS, 30000).
+
+-spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, listener()} | {error, erlmcp_native:reason()}.
+listen(Endpoint, Options) ->
+    case erlmcp_native_port:open(none) of
+        {ok, Id, Handle} ->
+            Body = term_to_binary({Endpoint, Options}),
+            _ = erlmcp_native_port:command(Handle, ?TO_LISTEN, Id, Body),
+            Router = monitor(process, erlmcp_native_port),
+            listening(#listener{
+                id = Id, handle = Handle, options = Options, router = Router, sockname = unnamed
+            });
+        {error, _} = Error ->
+            Error
+    end.
+
+listening(#listener{id = Id, router = Router} = L) ->
+    Result =
+        receive
+            {erlmcp_native_io, Id, <<?FROM_LISTENING, _:64, Name/binary>>} ->
+                {ok, L#listener{sockname = binary_to_term(Name, [safe])}};
+            {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Reason/binary>>} ->
+                {error, binary_to_term(Reason, [safe])};
+            {erlmcp_native_io, Id, {down, Reason}} ->
+                {error, Reason};
+            {'DOWN', Router, process, _, _} ->
+                {error, port_program}
+        after ?LISTEN_MS -> {error, timeout}
+        end,
+    _ = [close(L) || element(1, Result) =:= error],
+    Result.
+
+-spec accept(listener(), pos_integer()) ->
+    {
+        [erlmcp_native_port_path:socket()],
+        armed | more | {down, erlmcp_native:reason()},
+        listener()
+    }.
+accept(#listener{waiting = Waiting} = L, Max) ->
+    {Now, Later} = queue:split(min(Max, queue:len(Waiting)), Waiting),
+    Sockets = [
+        erlmcp_native_port_path:accepted(Id, L#listener.handle, L#listener.options)
+     || Id <- queue:to_list(Now)
+    ],
+    Next = allow(Max - length(Sockets), L#listener{waiting = Later}),
+    case {queue:is_empty(Later), L#listener.loss} of
+        {false, _} -> {Sockets, more, Next};
+        {true, none} -> {Sockets, armed, Next#listener{armed = true}};
+        {true, Reason} -> {Sockets, {down, Reason}, Next}
+    end.
+
+%% As many more as were asked for now and did not wait.
+allow(Room, #listener{waiting = Waiting, credit = Credit, handle = Handle, id = Id} = L) ->
+    case Room - queue:len(Waiting) - Credit of
+        More when More > 0 ->
+            _ = erlmcp_native_port:command(Handle, ?TO_ACCEPT, Id, <<More:32>>),
+            L#listener{credit = Credit + More};
+        _ ->
+            L
+    end.
+
+-spec handle_info(term(), listener()) -> {ready | none, listener()} | unknown.
+handle_info({erlmcp_native_io, Id, Message}, #listener{id = Id} = L) ->
+    notice(arrived(Message, L));
+handle_info({'DOWN', Router, process, _, _}, #listener{router = Router} = L) ->
+    notice(lose(port_program, L));
+handle_info(_, _) ->
+    unknown.
+
+notice(#listener{armed = true} = L) -> {ready, L#listener{armed = false}};
+notice(L) -> {none, L}.
+
+arrived(<<?FROM_BORN, Id:64, _/binary>>, #listener{waiting = Waiting, credit = Credit} = L) ->
+    L#listener{waiting = queue:in(Id, Waiting), credit = max(0, Credit - 1)};
+arrived(<<?FROM_DOWN, _:64, Reason/binary>>, L) ->
+    lose(binary_to_term(Reason, [safe]), L);
+arrived({down, Reason}, L) ->
+    lose(Reason, L).
+
+lose(Reason, #listener{loss = none} = L) -> L#listener{loss = Reason};
+lose(_, L) -> L.
+
+-spec info(listener()) -> #{sockname := erlmcp_native:address()}.
+info(#listener{sockname = Name}) ->
+    #{sockname => Name}.
+
+-spec close(listener()) -> ok.
+close(#listener{id = Id, router = Router, waiting = Waiting}) ->
+    true = demonitor(Router, [flush]),
+    lists:foreach(fun erlmcp_native_port:forget/1, queue:to_list(Waiting)),
+    erlmcp_native_port:forget(Id).

@@ -1,0 +1,272 @@
+%% @doc The `port' path: the Rust core in the port program.
+%%
+%% The program sends frames ahead of the owner, within a window of `high_water_bytes' that taking
+%% opens again, so as much as that may wait on each side of the pipe. `max_queue_bytes' bounds what
+%% is under way to the peer, the pipe included: the queue can be full, for a moment, while the
+%% peer reads.
+-module(erlmcp_native_port_path).
+
+-behaviour(erlmcp_native_path).
+
+-include("erlmcp_native_port.hrl").
+
+-export([open/2, take/3, send/2, sender/1, send_direct/2, handle_info/2, close/1, give/2, info/1]).
+-export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
+-export([accepted/3]).
+
+-export_type([socket/0, listener/0]).
+
+-record(socket, {
+    id :: erlmcp_native_port:id(),
+    handle :: erlmcp_native_port:handle(),
+    sending :: erlmcp_native_port_sending:sending(),
+    options :: erlmcp_native_options:connection() | erlmcp_native_options:listener(),
+    %% Of the process that routes.
+    router :: reference() | none,
+    phase = connecting :: connecting | open | failed,
+    %% Given to this owner, who has not taken yet.
+    given = false :: boolean(),
+    armed = true :: boolean(),
+    inbound = erlmcp_native_port_inbound:new() :: erlmcp_native_port_inbound:inbound(),
+    %% What follows the frames.
+    loss = none :: none | eof | erlmcp_native:reason(),
+    %% What was taken and the program has not been told of.
+    taken = 0 :: non_neg_integer()
+}).
+
+-opaque socket() :: #socket{}.
+-type listener() :: erlmcp_native_port_listener:listener().
+
+-define(INFO_MS, 5000).
+
+%% @private
+-spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
+    {ok, socket()} | {error, erlmcp_native:reason()}.
+open(Endpoint, #{high_water_bytes := Window} = Options) ->
+    Sending = erlmcp_native_port_sending:new(),
+    case erlmcp_native_port:open(Sending) of
+        {ok, Id, Handle} ->
+            Body = [<<Window:32>> | term_to_binary({Endpoint, Options})],
+            _ = erlmcp_native_port:command(Handle, ?TO_CONNECT, Id, Body),
+            {ok, (new(Id, Handle, Sending, Options))#socket{router = watch()}};
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc The socket of an accepted connection, for the listener.
+-spec accepted(
+    erlmcp_native_port:id(), erlmcp_native_port:handle(), erlmcp_native_options:listener()
+) -> socket().
+accepted(Id, Handle, Options) ->
+    %% Its window opens when its owner takes.
+    #{high_water_bytes := Window} = Options,
+    Socket = new(Id, Handle, erlmcp_native_port_sending:new(), Options),
+    Socket#socket{given = true, router = none, taken = Window}.
+
+new(Id, Handle, Sending, Options) ->
+    #socket{id = Id, handle = Handle, sending = Sending, options = Options, router = none}.
+
+watch() ->
+    monitor(process, erlmcp_native_port).
+
+%% @private
+-spec take(socket(), non_neg_integer(), non_neg_integer()) ->
+    {[erlmcp_native_path:item()], erlmcp_native_path:status(), socket()}.
+take(#socket{given = true} = S, MaxItems, MaxBytes) ->
+    take(settle_in(S), MaxItems, MaxBytes);
+take(#socket{phase = connecting} = S, _, _) ->
+    {[], connecting, S};
+take(#socket{inbound = Inbound0, taken = Taken} = S, MaxItems, MaxBytes) ->
+    {Items, Cost, Inbound} = erlmcp_native_port_inbound:take(Inbound0, MaxItems, MaxBytes),
+    Next = grant(S#socket{inbound = Inbound, taken = Taken + Cost}),
+    case {erlmcp_native_port_inbound:is_empty(Inbound), S#socket.loss} of
+        {false, _} -> {Items, more, Next};
+        {true, none} -> {Items, armed, Next#socket{armed = true}};
+        {true, eof} -> {Items, {eof, armed}, Next#socket{armed = true}};
+        {true, Reason} -> {Items, {down, Reason}, Next}
+    end.
+
+%% Half of the window at once: a packet for each batch would be one too many.
+grant(#socket{taken = Taken, options = #{high_water_bytes := Window}, loss = none} = S) when
+    Taken > 0, Taken >= Window div 2
+->
+    #socket{handle = Handle, id = Id} = S,
+    _ = erlmcp_native_port:command(Handle, ?TO_GRANT, Id, <<Taken:32>>),
+    S#socket{taken = 0};
+grant(S) ->
+    S.
+
+%% The first act of a new owner.
+settle_in(#socket{id = Id} = S0) ->
+    S = S0#socket{given = false, router = watch()},
+    case erlmcp_native_port:attach(Id) of
+        ok -> collect(grant(S));
+        {error, Reason} -> lose(Reason, S)
+    end.
+
+%% What has arrived already.
+collect(#socket{id = Id} = S) ->
+    receive
+        {erlmcp_native_io, Id, Message} ->
+            {_, Next} = arrived(Message, S),
+            collect(Next)
+    after 0 -> S
+    end.
+
+%% @private
+-spec handle_info(term(), socket()) -> {erlmcp_native_path:notice(), socket()} | unknown.
+handle_info({erlmcp_native_io, Id, Message}, #socket{id = Id} = S) ->
+    notice(arrived(Message, S));
+handle_info({'DOWN', Router, process, _, _}, #socket{router = Router} = S) when Router =/= none ->
+    ok = erlmcp_native_port_sending:close(S#socket.sending),
+    notice({ready, lose(port_program, S)});
+handle_info(_, _) ->
+    unknown.
+
+%% The owner, who was told that nothing is left, is told once that something is.
+notice({ready, #socket{armed = true} = S}) -> {ready, S#socket{armed = false}};
+notice({ready, S}) -> {none, S};
+notice(Other) -> Other.
+
+arrived(writable, S) ->
+    {writable, S};
+arrived({down, Reason}, S) ->
+    {ready, lose(Reason, S)};
+arrived(<<?FROM_OPENED, _:64>>, S) ->
+    {ready, S#socket{phase = open}};
+arrived(<<?FROM_EOF, _:64>>, S) ->
+    {ready, lose(eof, S)};
+arrived(<<?FROM_DOWN, _:64, Reason/binary>>, S) ->
+    {ready, lose(binary_to_term(Reason, [safe]), S)};
+arrived(<<_:72, Body/binary>> = Packet, #socket{inbound = Inbound} = S) ->
+    _ = Body,
+    {ready, S#socket{inbound = erlmcp_native_port_inbound:push(Packet, Inbound)}}.
+
+%% The first reason counts; the end of the peer's data is none yet.
+lose(Reason, #socket{loss = Loss} = S) when Loss =:= none; Loss =:= eof ->
+    S#socket{phase = lost_phase(Reason, S), loss = Reason};
+lose(_, S) ->
+    S.
+
+lost_phase(eof, #socket{phase = Phase}) -> Phase;
+lost_phase(_, #socket{phase = connecting}) -> failed;
+lost_phase(_, #socket{phase = Phase}) -> Phase.
+
+%% @private
+-spec send(socket(), iodata()) -> {ok | {error, erlmcp_native:reason()}, socket()}.
+send(#socket{phase = connecting} = S, Data) ->
+    case encode(Data, S#socket.options) of
+        {ok, _} -> {{error, not_connected}, S};
+        {error, _} = Error -> {Error, S}
+    end;
+send(S, Data) ->
+    {send_direct(element(2, sender(S)), Data), S}.
+
+%% @private
+-spec sender(socket()) -> erlmcp_native_path:sender().
+sender(#socket{id = Id, handle = Handle, sending = Sending, options = Options}) ->
+    {?MODULE, {Id, Handle, Sending, Options}}.
+
+%% @private
+-spec send_direct(term(), iodata()) -> ok | {error, erlmcp_native:reason()}.
+send_direct({Id, Handle, Sending, #{max_queue_bytes := Max} = Options}, Data) ->
+    case encode(Data, Options) of
+        {ok, Size} ->
+            case erlmcp_native_port_sending:admit(Size, Max, Sending) of
+                ok ->
+                    erlmcp_native_port:command(Handle, ?TO_SEND, Id, Data);
+                {error, busy} = Busy ->
+                    _ = [
+                        erlmcp_native_port:command(Handle, ?TO_WANT_ROOM, Id)
+                     || erlmcp_native_port_sending:want_room(Sending)
+                    ],
+                    Busy;
+                {error, closed} = Closed ->
+                    Closed
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% Checks a message, and says how many bytes it is on the wire.
+encode(Data, #{framing := Framing, max_frame_bytes := Max}) ->
+    case erlmcp_native_beam_frame:encode(Framing, Max, Data) of
+        {ok, _, Size} -> {ok, Size};
+        {error, _} = Error -> Error
+    end.
+
+%% @private
+-spec close(socket()) -> ok.
+close(#socket{id = Id, sending = Sending, router = Router}) ->
+    ok = erlmcp_native_port_sending:close(Sending),
+    _ = [demonitor(Router, [flush]) || Router =/= none],
+    erlmcp_native_port:forget(Id).
+
+%% @private
+-spec give(socket(), pid()) -> {ok, socket()} | {error, erlmcp_native:reason()}.
+give(#socket{id = Id, router = Router} = S, NewOwner) ->
+    _ = [demonitor(Router, [flush]) || Router =/= none],
+    case erlmcp_native_port:give(Id, NewOwner) of
+        ok -> {ok, (collect(S))#socket{given = true, router = none}};
+        {error, Reason} -> {ok, lose(Reason, S#socket{router = none})}
+    end.
+
+%% @private
+-spec info(socket()) -> erlmcp_native:socket_info().
+info(#socket{id = Id, handle = Handle, inbound = Inbound, router = Router} = S) ->
+    Question = erlang:unique_integer([positive]),
+    _ = erlmcp_native_port:command(Handle, ?TO_INFO, Id, <<Question:64>>),
+    receive
+        {erlmcp_native_io, Id, <<?FROM_INFO, _:64, Question:64, Term/binary>>} ->
+            #{inbound_bytes := Bytes} = Info = binary_to_term(Term, [safe]),
+            Waiting = erlmcp_native_port_inbound:waiting(Inbound),
+            Info#{inbound_bytes := Bytes + Waiting};
+        {'DOWN', Router, process, _, _} = Down when Router =/= none ->
+            self() ! Down,
+            no_info(S);
+        {erlmcp_native_io, Id, {down, _}} = Down ->
+            self() ! Down,
+            no_info(S)
+    after ?INFO_MS -> no_info(S)
+    end.
+
+no_info(#socket{inbound = Inbound, sending = Sending}) ->
+    #{
+        state => down,
+        peername => undefined,
+        sockname => undefined,
+        peercert => undefined,
+        frames_in => 0,
+        bytes_in => 0,
+        frames_out => 0,
+        bytes_out => 0,
+        inbound_bytes => erlmcp_native_port_inbound:waiting(Inbound),
+        queue_bytes => erlmcp_native_port_sending:under_way(Sending)
+    }.
+
+%% @private
+-spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
+    {ok, listener()} | {error, erlmcp_native:reason()}.
+listen(Endpoint, Options) ->
+    erlmcp_native_port_listener:listen(Endpoint, Options).
+
+%% @private
+-spec accept(listener(), pos_integer()) ->
+    {[socket()], armed | more | {down, erlmcp_native:reason()}, listener()}.
+accept(Listener, Max) ->
+    erlmcp_native_port_listener:accept(Listener, Max).
+
+%% @private
+-spec listener_handle_info(term(), listener()) -> {ready | none, listener()} | unknown.
+listener_handle_info(Msg, Listener) ->
+    erlmcp_native_port_listener:handle_info(Msg, Listener).
+
+%% @private
+-spec listener_info(listener()) -> #{sockname := erlmcp_native:address()}.
+listener_info(Listener) ->
+    erlmcp_native_port_listener:info(Listener).
+
+%% @private
+-spec listener_close(listener()) -> ok.
+listener_close(Listener) ->
+    erlmcp_native_port_listener:close(Listener).

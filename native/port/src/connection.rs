@@ -1,0 +1,358 @@
+//! Connections: frames to the VM within the window that it grants, messages from it, and word of
+//! what has left.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::{Buf, Bytes};
+use erlmcp_core::connection::Message;
+use erlmcp_core::frame::{Framing, Item};
+use erlmcp_core::inbox::{Batch, Status};
+use erlmcp_core::options::Limits;
+use erlmcp_core::{Connection, Event, Info, Sink, State};
+
+use crate::op::{from_vm, to_vm};
+use crate::out::Body;
+use crate::program::{Program, Resident};
+use crate::term::{Malformed, Term, Writer};
+use crate::{options, reason, terms};
+
+/// Frames taken at once: as many as fit the VM's read buffer.
+const BATCH_BYTES: usize = 60 * 1024;
+const BATCH_ITEMS: usize = 512;
+
+/// Parts of a message up to this size are copied where they have to wait: they would keep the
+/// block that they were read into.
+const COPIED: usize = 16 * 1024;
+
+/// A connection.
+pub(crate) struct Conn {
+    id: u64,
+    program: Arc<Program>,
+    core: Connection,
+    limits: Arc<Limits>,
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+    /// Whether a task takes what the core has.
+    task: AtomicU8,
+}
+
+/// What the VM counts, in bytes with delimiters.
+#[derive(Default)]
+struct Sending {
+    accepted: u64,
+    /// What the VM knows to have left.
+    told: u64,
+}
+
+/// What the VM has been told of, and how much more it takes.
+struct Receiving {
+    window: i64,
+    opened: bool,
+    eof: bool,
+    down: bool,
+}
+
+/// The task of a connection: there is none; it runs; it has to look again.
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const AGAIN: u8 = 2;
+
+struct Wake(Weak<Conn>);
+
+impl Sink for Wake {
+    fn emit(&self, event: Event) {
+        if let Some(conn) = self.0.upgrade() {
+            match event {
+                Event::Ready => conn.pump(),
+                Event::Writable => conn.tell_room(),
+            }
+        }
+    }
+}
+
+/// Begins to connect: a window, and `{Endpoint, Options}`.
+pub(crate) fn connect(program: &Arc<Program>, id: u64, mut body: Bytes) -> Result<(), Malformed> {
+    let window = body.try_get_u32().map_err(|_| Malformed)?;
+    let term = Term::read(&body)?;
+    let [endpoint, given] = term.tuple()? else {
+        return Err(Malformed);
+    };
+    let endpoint = options::endpoint(endpoint)?;
+    let dial = options::dial(given)?;
+    let tcp = options::tcp(given)?;
+    let tls = options::tls(given)?;
+    let limits = options::limits(given)?;
+    Conn::insert(program, id, window.into(), limits.clone(), |sink| {
+        Connection::dial(&program.runtime, sink, endpoint, dial, tcp, tls, limits)
+    });
+    Ok(())
+}
+
+impl Conn {
+    /// Makes a connection and has the VM's packets reach it.
+    pub(crate) fn insert(
+        program: &Arc<Program>,
+        id: u64,
+        window: i64,
+        limits: Arc<Limits>,
+        make: impl FnOnce(Box<dyn Sink>) -> Connection,
+    ) {
+        let conn = Arc::new_cyclic(|weak: &Weak<Conn>| Conn {
+            id,
+            program: program.clone(),
+            core: make(Box::new(Wake(weak.clone()))),
+            limits,
+            sending: Mutex::default(),
+            receiving: Mutex::new(Receiving {
+                window,
+                opened: false,
+                eof: false,
+                down: false,
+            }),
+            task: AtomicU8::new(IDLE),
+        });
+        program.insert(id, Arc::new(Handle(conn.clone())));
+        // What happened before there was a connection to tell of it.
+        conn.pump();
+    }
+
+    /// Has a task see to what the core has for the VM.
+    fn pump(self: &Arc<Self>) {
+        if self.task.swap(AGAIN, Ordering::AcqRel) != IDLE {
+            return;
+        }
+        let conn = self.clone();
+        self.program.runtime.spawn(async move {
+            loop {
+                conn.task.store(RUNNING, Ordering::Release);
+                while conn.step().await {
+                    tokio::task::yield_now().await;
+                }
+                let done =
+                    conn.task
+                        .compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
+                if done.is_ok() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Takes once and sends what there was. Returns whether there may be more to send now.
+    async fn step(&self) -> bool {
+        let window = usize::try_from(self.receiving().window).unwrap_or_default();
+        let items = if window == 0 { 0 } else { BATCH_ITEMS };
+        let (batches, status) = self.core.take(items, window.min(BATCH_BYTES));
+        if status == Status::Connecting {
+            return false;
+        }
+        if !matches!(status, Status::Down(_)) || !batches.is_empty() {
+            self.tell_once(to_vm::OPENED, |told| &mut told.opened, &[]);
+        }
+        for batch in batches {
+            self.send_batch(batch).await;
+        }
+        match status {
+            Status::EofArmed => self.tell_once(to_vm::EOF, |told| &mut told.eof, &[]),
+            Status::Down(error) => {
+                self.tell_once(to_vm::DOWN, |told| &mut told.down, &reason::term(error));
+            }
+            Status::More | Status::Again => return window > 0,
+            Status::Connecting | Status::Armed => {}
+        }
+        false
+    }
+
+    fn tell_once(&self, op: u8, of: fn(&mut Receiving) -> &mut bool, body: &[u8]) {
+        let told = std::mem::replace(of(&mut self.receiving()), true);
+        if !told {
+            self.program.out.send(op, self.id, &[body]);
+        }
+    }
+
+    async fn send_batch(&self, batch: Batch) {
+        let Batch { data, items } = batch;
+        for run in items.chunk_by(|a, b| is_frame(a) && is_frame(b)) {
+            match run {
+                [Item::Oversized(len)] => {
+                    self.send(
+                        to_vm::OVERSIZED,
+                        &[],
+                        Bytes::copy_from_slice(&len.to_be_bytes()),
+                    )
+                    .await;
+                }
+                frames => {
+                    let (table, block) = self::frames(frames, &data);
+                    self.send(to_vm::FRAMES, &table, block).await;
+                }
+            }
+        }
+    }
+
+    async fn send(&self, op: u8, head: &[u8], data: Bytes) {
+        self.receiving().window -= (head.len() + data.len()) as i64;
+        self.program
+            .out
+            .send_data(op, self.id, Body { head, data })
+            .await;
+    }
+
+    fn accept_message(&self, body: Bytes) {
+        let delimiter = match self.limits.framing {
+            Framing::Line => 1,
+            Framing::Length4 => 4,
+        };
+        let len = body.len() as u64 + delimiter;
+        // The VM has checked it and counted it; a connection that has ended takes none, and says so.
+        let _ = self.core.send(Outgoing(body));
+        let mut sending = self.sending();
+        sending.accepted += len;
+        let left = sending.left(&self.core);
+        if left > (self.limits.max_queue / 4) as u64 {
+            sending.told += left;
+            self.program
+                .out
+                .send(to_vm::SENT, self.id, &[&left.to_be_bytes()]);
+        }
+    }
+
+    /// Tells of room, now that there is or as soon as there is.
+    fn want_room(&self) {
+        if self.core.has_room() {
+            self.tell_room();
+        }
+    }
+
+    fn tell_room(&self) {
+        let mut sending = self.sending();
+        let left = sending.left(&self.core);
+        sending.told += left;
+        self.program
+            .out
+            .send(to_vm::ROOM, self.id, &[&left.to_be_bytes()]);
+    }
+
+    fn tell_info(&self, question: &[u8]) {
+        let term = info_term(&self.core.info());
+        self.program
+            .out
+            .send(to_vm::INFO, self.id, &[question, &term]);
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The packets of a connection, but for the one that makes it.
+pub(crate) struct Handle(Arc<Conn>);
+
+impl Resident for Handle {
+    fn packet(&self, _: &Arc<Program>, op: u8, mut body: Bytes) -> Result<(), Malformed> {
+        let conn = &self.0;
+        match op {
+            from_vm::SEND => conn.accept_message(body),
+            from_vm::GRANT => {
+                let bytes = body.try_get_u32().map_err(|_| Malformed)?;
+                conn.receiving().window += i64::from(bytes);
+                conn.pump();
+            }
+            from_vm::WANT_ROOM => conn.want_room(),
+            from_vm::INFO => conn.tell_info(&body),
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.0.core.close();
+    }
+}
+
+impl Sending {
+    /// What has left and the VM does not know of.
+    fn left(&self, core: &Connection) -> u64 {
+        self.accepted
+            .saturating_sub(self.told)
+            .saturating_sub(core.queued() as u64)
+    }
+}
+
+/// A message that is to be sent.
+struct Outgoing(Bytes);
+
+impl Message for Outgoing {
+    fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn into_bytes(self, start: usize) -> Bytes {
+        let rest = self.0.slice(start.min(self.0.len())..);
+        if rest.len() <= COPIED {
+            Bytes::copy_from_slice(&rest)
+        } else {
+            rest
+        }
+    }
+}
+
+fn is_frame(item: &Item) -> bool {
+    matches!(item, Item::Frame { .. })
+}
+
+/// How many frames, where each begins and how long it is, and the bytes that these places are in.
+fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
+    let places = items.iter().filter_map(|item| match item {
+        Item::Frame { start, len } => Some((*start, *len)),
+        Item::Oversized(_) => None,
+    });
+    let first = places.clone().next().map_or(0, |(start, _)| start);
+    let end = places.clone().last().map_or(0, |(start, len)| start + len);
+    let mut table = Vec::with_capacity(4 + 8 * items.len());
+    table.extend((items.len() as u32).to_be_bytes());
+    for (start, len) in places {
+        table.extend(((start - first) as u32).to_be_bytes());
+        table.extend((len as u32).to_be_bytes());
+    }
+    let end = end.min(data.len());
+    (table, data.slice(first.min(end)..end))
+}
+
+/// `erlmcp_native:socket_info()`.
+fn info_term(info: &Info) -> Vec<u8> {
+    let state = match info.state {
+        State::Connecting => "connecting",
+        State::Open => "open",
+        State::Eof => "eof",
+        State::Closing => "closing",
+        State::Down => "down",
+    };
+    let mut out = Writer::new();
+    out.map(10).atom("state").atom(state);
+    terms::address(out.atom("peername"), info.peer.as_ref());
+    terms::address(out.atom("sockname"), info.local.as_ref());
+    match &info.certificate {
+        Some(der) => out.atom("peercert").binary(der),
+        None => out.atom("peercert").atom("undefined"),
+    };
+    let numbers = [
+        ("frames_in", info.frames_in),
+        ("bytes_in", info.bytes_in),
+        ("frames_out", info.frames_out),
+        ("bytes_out", info.bytes_out),
+        ("inbound_bytes", info.waiting as u64),
+        ("queue_bytes", info.queued as u64),
+    ];
+    for (name, value) in numbers {
+        out.atom(name).integer(value);
+    }
+    out.finish()
+}

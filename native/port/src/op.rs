@@ -1,0 +1,86 @@
+//! The operations of packets, and who acts on them.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::packet::Packet;
+use crate::program::Program;
+use crate::term::Malformed;
+use crate::{connection, listener, log, program};
+
+/// Operations of packets from the VM.
+pub(crate) mod from_vm {
+    pub(crate) const HELLO: u8 = 0x01;
+    pub(crate) const PING: u8 = 0x02;
+    pub(crate) const PROCESSED: u8 = 0x03;
+    pub(crate) const CLOSE: u8 = 0x04;
+    pub(crate) const LOG_LEVEL: u8 = 0x05;
+    pub(crate) const METRICS: u8 = 0x06;
+
+    pub(crate) const CONNECT: u8 = 0x10;
+    pub(crate) const SEND: u8 = 0x11;
+    pub(crate) const GRANT: u8 = 0x12;
+    pub(crate) const WANT_ROOM: u8 = 0x13;
+    pub(crate) const INFO: u8 = 0x14;
+
+    pub(crate) const LISTEN: u8 = 0x20;
+    pub(crate) const ACCEPT: u8 = 0x21;
+}
+
+/// Operations of packets to the VM.
+pub(crate) mod to_vm {
+    pub(crate) const HELLO: u8 = 0x81;
+    pub(crate) const PONG: u8 = 0x82;
+    pub(crate) const GARBAGE: u8 = 0x83;
+    pub(crate) const BORN: u8 = 0x84;
+    pub(crate) const LOG: u8 = 0x85;
+    pub(crate) const METRICS: u8 = 0x86;
+    pub(crate) const DOWN: u8 = 0x87;
+    pub(crate) const SENT: u8 = 0x88;
+    pub(crate) const ROOM: u8 = 0x89;
+
+    pub(crate) const OPENED: u8 = 0x90;
+    pub(crate) const FRAMES: u8 = 0x91;
+    pub(crate) const OVERSIZED: u8 = 0x92;
+    pub(crate) const EOF: u8 = 0x93;
+    pub(crate) const INFO: u8 = 0x94;
+
+    pub(crate) const LISTENING: u8 = 0xa0;
+}
+
+/// Makes what an id stands for from now on.
+type Make = fn(&Arc<Program>, u64, Bytes) -> Result<(), Malformed>;
+
+/// The operations that make something. All others are for what their id stands for.
+const MAKERS: &[(u8, Make)] = &[
+    (from_vm::CONNECT, connection::connect),
+    (from_vm::LISTEN, listener::listen),
+];
+
+/// Acts on a packet of the VM. What its id stands for may be gone: then it is nothing.
+pub(crate) fn dispatch(program: &Arc<Program>, packet: Packet) -> Result<(), Malformed> {
+    let Packet { op, id, mut body } = packet;
+    match op {
+        from_vm::PING => program.out.send(to_vm::PONG, id, &[]),
+        from_vm::PROCESSED => {
+            let cost = body.try_get_u64().map_err(|_| Malformed)?;
+            program
+                .out
+                .processed(usize::try_from(cost).unwrap_or(usize::MAX));
+        }
+        from_vm::CLOSE => program.close(id),
+        from_vm::LOG_LEVEL => log::set_level(body.try_get_u8().map_err(|_| Malformed)?),
+        from_vm::METRICS => program::metrics(program, id),
+        from_vm::CONNECT..0x80 => {
+            if let Some((_, make)) = MAKERS.iter().find(|(maker, _)| *maker == op) {
+                return make(program, id, body);
+            }
+            if let Some(resident) = program.find(id) {
+                return resident.packet(program, op, body);
+            }
+        }
+        _ => return Err(Malformed),
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! What is in the program: one thing for each id.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use erlmcp_core::metrics::{ALL, Kind, native_tasks};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::hello::Hello;
+use crate::log;
+use crate::op::to_vm;
+use crate::out::Out;
+use crate::term::{Malformed, Writer};
+
+/// How long connections that are closed because the VM is gone may send what is queued.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What an id stands for: a connection, a listener, a child.
+pub(crate) trait Resident: Send + Sync {
+    /// Acts on a packet with this id. Runs on the thread that reads: it must not block.
+    fn packet(&self, program: &Arc<Program>, op: u8, body: Bytes) -> Result<(), Malformed>;
+
+    /// The VM has let go of it. It is in the table no more.
+    fn close(&self);
+}
+
+/// What all parts of the program have in common.
+pub(crate) struct Program {
+    pub(crate) runtime: Handle,
+    pub(crate) out: Out,
+    residents: Mutex<HashMap<u64, Arc<dyn Resident>>>,
+    next_id: AtomicU64,
+}
+
+/// The program and its threads.
+pub(crate) struct Running {
+    pub(crate) program: Arc<Program>,
+    runtime: Runtime,
+}
+
+impl Program {
+    pub(crate) fn start(hello: &Hello, output: File) -> io::Result<Running> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(hello.workers.max(1))
+            .thread_name("erlmcp_native")
+            .enable_all()
+            .build()?;
+        let out = Out::new();
+        let writer = out.clone();
+        thread::Builder::new()
+            .name("to_vm".into())
+            .spawn(move || writer.run(output))?;
+        log::start(out.clone(), hello.level);
+        let program = Arc::new(Program {
+            runtime: runtime.handle().clone(),
+            out,
+            residents: Mutex::default(),
+            next_id: AtomicU64::new(u64::from(hello.generation & 0xff_ffff) << 40 | 1),
+        });
+        Ok(Running { program, runtime })
+    }
+
+    /// An id for something that the program makes. These are odd, those of the VM even.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(2, Ordering::Relaxed)
+    }
+
+    /// Has packets with this id reach a resident.
+    pub(crate) fn insert(&self, id: u64, resident: Arc<dyn Resident>) {
+        let former = self.lock().insert(id, resident);
+        drop(former);
+    }
+
+    pub(crate) fn find(&self, id: u64) -> Option<Arc<dyn Resident>> {
+        self.lock().get(&id).cloned()
+    }
+
+    pub(crate) fn close(&self, id: u64) {
+        let resident = self.lock().remove(&id);
+        if let Some(resident) = resident {
+            resident.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn Resident>>> {
+        self.residents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// The VM is gone, or will be told no more: everything is closed, and what connections have
+    /// queued may still leave.
+    pub(crate) fn end(self) {
+        let residents = std::mem::take(&mut *self.program.lock());
+        for resident in residents.values() {
+            resident.close();
+        }
+        drop(residents);
+        self.program.out.close();
+        let until = Instant::now() + LAST_WORDS;
+        while native_tasks.get() > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.runtime.shutdown_background();
+    }
+}
+
+/// Sends all counters: `[{Name, counter | gauge, Help, Value}]`.
+pub(crate) fn metrics(program: &Arc<Program>, id: u64) {
+    let mut out = Writer::new();
+    out.list(ALL.len());
+    for metric in ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        out.tuple(4)
+            .binary(metric.name.as_bytes())
+            .atom(kind)
+            .binary(metric.help.as_bytes())
+            .integer(metric.get());
+    }
+    out.nil();
+    program.out.send(to_vm::METRICS, id, &[&out.finish()]);
+}
