@@ -45,7 +45,7 @@ bench: peers
 	sh bench/run.sh $(CASE)
 
 soak: libraries
-	sh bench/run.sh soak
+	sh bench/run.sh soak http_soak
 
 demo: libraries
 	sh test/demo/run.sh

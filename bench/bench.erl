@@ -73,7 +73,8 @@ modules() ->
         bench_http_idle,
         bench_http_overload,
         bench_http_client,
-        bench_soak
+        bench_soak,
+        bench_http_soak
     ].
 
 select([], Groups) ->

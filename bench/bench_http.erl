@@ -4,7 +4,7 @@
 
 -export([groups/0]).
 
--define(SECONDS, 2).
+-define(SECONDS, 1).
 -define(RUNS, 5).
 
 %% @doc The groups of {@link bench}.

@@ -5,7 +5,7 @@
 -export([groups/0]).
 
 -define(BYTES, 1024).
--define(COUNT, 6400).
+-define(COUNT, 3200).
 -define(HANDSHAKES, 50).
 -define(RUNS, 5).
 

@@ -5,7 +5,7 @@
 -export([groups/0]).
 
 -define(MAX_REQUESTS, 32).
--define(SECONDS, 2).
+-define(SECONDS, 1).
 
 %% What the 99th percentile may be, in terms of that without overload.
 -define(MARK, 3).

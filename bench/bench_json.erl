@@ -5,7 +5,7 @@
 -export([groups/0, documents/0]).
 
 %% A measurement repeats until it has taken this long; the repetitions are found by doubling.
--define(RUN_US, 100000).
+-define(RUN_US, 50000).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].

@@ -10,8 +10,8 @@
 }.
 
 -define(FRAME_BYTES, 1023).
--define(WARM_UP, 2000).
--define(COUNT, 10000).
+-define(WARM_UP, 1000).
+-define(COUNT, 5000).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].

@@ -6,6 +6,7 @@
 
 -define(MIB, 1048576).
 -define(COUNT_1K, 1000000).
+-define(COUNT_OWNER, 300000).
 -define(COUNT_64K, 12000).
 -define(COUNT_DECODE, 100000).
 
@@ -14,7 +15,7 @@
 groups() ->
     [
         received(recv_1k_cpu, recv_1k_rate, 1024, ?COUNT_1K, fun links/1),
-        received(recv_1k_owner_cpu, recv_1k_owner_rate, 1024, ?COUNT_1K, fun owners/1),
+        received(recv_1k_owner_cpu, recv_1k_owner_rate, 1024, ?COUNT_OWNER, fun owners/1),
         received(recv_64k_cpu, recv_64k_rate, 65536, ?COUNT_64K, fun links/1),
         decoded(),
         frames()

@@ -4,20 +4,14 @@
 
 -export([groups/0]).
 
--define(SECONDS, "600").
 -define(CLIENTS, 4).
 -define(MESSAGES, 100).
 -define(FRAME_BYTES, 1023).
--define(SAMPLES, 100).
--define(DRAIN_MS, 30000).
-
-%% What the median of the last fifth may be over that of the second one.
--define(NOISE_PERCENT, 5).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].
 groups() ->
-    Seconds = list_to_integer(os:getenv("SOAK_SECONDS", ?SECONDS)),
+    Seconds = bench_steady:seconds(),
     [
         #{
             cases => [
@@ -44,7 +38,7 @@ groups() ->
                 #{
                     path => nif,
                     run => fun(_) -> measure(Seconds) end,
-                    timeout_ms => Seconds * 1000 + 2 * ?DRAIN_MS
+                    timeout_ms => bench_steady:timeout_ms(Seconds)
                 }
             ],
             ratios => [],
@@ -59,11 +53,12 @@ measure(Seconds) ->
     {Server, Port} = start_server(),
     Stop = atomics:new(1, []),
     Clients = [spawn_monitor(fun() -> client(Port, Stop, 0) end) || _ <- lists:seq(1, ?CLIENTS)],
-    Memory = sample(Seconds * 1000 div ?SAMPLES, ?SAMPLES),
+    Memory = bench_steady:sample(Seconds),
     ok = atomics:put(Stop, 1, 1),
     Connections = lists:sum([count(Client) || Client <- Clients]),
     stop(Server),
-    [drained(deadline()), growth_percent(Memory), Connections / Seconds].
+    Growth = bench_steady:growth_percent(Memory),
+    [bench_steady:live_objects(), Growth, Connections / Seconds].
 
 %% Echoes on all connections of one listener.
 start_server() ->
@@ -112,51 +107,6 @@ stop({Pid, Monitor}) ->
         {'DOWN', Monitor, process, Pid, normal} -> ok
     end.
 
-sample(_, 0) ->
-    [];
-sample(EveryMs, Left) ->
-    receive
-        {'DOWN', _, process, _, Reason} -> exit(Reason)
-    after EveryMs -> [bench_os:rss_bytes() | sample(EveryMs, Left - 1)]
-    end.
-
-growth_percent(Memory) ->
-    Fifth = length(Memory) div 5,
-    Early = bench_ping:percentile(50, lists:sublist(Memory, Fifth + 1, Fifth)),
-    Late = bench_ping:percentile(50, lists:nthtail(length(Memory) - Fifth, Memory)),
-    (Late - Early) * 100 / Early.
-
-deadline() -> erlang:monotonic_time(millisecond) + ?DRAIN_MS.
-
-%% The native objects that are still alive once everything has been closed and collected.
-drained(Deadline) ->
-    lists:foreach(fun erlang:garbage_collect/1, processes()),
-    Live = lists:sum([
-        Value
-     || {_, gauge, _, Value} <- erlmcp_native_nif:metrics_read()
-    ]),
-    case Live > 0 andalso erlang:monotonic_time(millisecond) < Deadline of
-        true ->
-            receive
-            after 100 -> drained(Deadline)
-            end;
-        false ->
-            Live
-    end.
-
 checks(Rows) ->
-    Live = bench_report:median(soak, nif, Rows),
-    Growth = bench_report:median(soak_memory, nif, Rows),
-    [
-        Check
-     || is_number(Live),
-        Check <- [
-            #{'case' => soak, ok => Live == 0, value => Live, unit => <<"live native objects">>},
-            #{
-                'case' => soak_memory,
-                ok => Growth =< ?NOISE_PERCENT,
-                value => Growth,
-                unit => <<"percent of growth">>
-            }
-        ]
-    ].
+    bench_steady:none(soak, <<"live native objects">>, Rows) ++
+        bench_steady:flat(soak_memory, Rows).

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs the benchmarks: all but the soak, or those of the cases named; `core' stands for the
+# Runs the benchmarks: all but the soaks, or those of the cases named; `core' stands for the
 # criterion benches of the Rust core. Results go to _build/bench/results.json.
 #
 #   bench/run.sh [CASE...]
 #
 #   REBAR_BASE_DIR  where the project is compiled to, _build otherwise
-#   SOAK_SECONDS    how long the case `soak' takes, 600 otherwise
+#   SOAK_SECONDS    how long each soak takes, 600 otherwise
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,7 @@ fail() {
 core() {
     if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
         cargo bench --locked -p erlmcp_core --bench frame --bench json -- \
-            --warm-up-time 0.5 --measurement-time 1.5 --noplot
+            --warm-up-time 0.2 --measurement-time 0.5 --noplot
     else
         echo 'bench: no Rust in PATH, the benches of the core are left out'
     fi

@@ -108,11 +108,13 @@ parse([], Items, Answer) ->
 parse([Part | Parts], Items, #answer{parser = Parser} = Answer) ->
     case erlmcp_native_sse:feed(Part, Parser) of
         {ok, Events, Next} ->
-            Read = event_id(Parser, Next, lists:foldl(fun event/2, Items, Events)),
-            parse(Parts, Read, Answer#answer{parser = Next});
-        {error, event_too_large} ->
-            {lists:reverse(Items), too_large, Answer}
+            parse(Parts, read(Events, Parser, Next, Items), Answer#answer{parser = Next});
+        {error, event_too_large, Events, Next} ->
+            {lists:reverse(read(Events, Parser, Next, Items)), too_large, Answer}
     end.
+
+read(Events, Before, After, Items) ->
+    event_id(Before, After, lists:foldl(fun event/2, Items, Events)).
 
 event({retry, Ms}, Items) -> [{retry_ms, Ms} | Items];
 event({event, #{data := <<>>}}, Items) -> Items;

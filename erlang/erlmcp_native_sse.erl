@@ -110,9 +110,10 @@ new() ->
 new(MaxBytes) ->
     #parser{max_bytes = MaxBytes, line_feed = binary:compile_pattern([<<"\n">>, <<"\r">>])}.
 
-%% @doc Reads what has arrived. After an error the stream is of no use. What is unfinished at the
-%% end of a stream is no event.
--spec feed(binary(), parser()) -> {ok, [item()], parser()} | {error, event_too_large}.
+%% @doc Reads what has arrived. After an error the stream is of no use, but the events that were
+%% complete before come with it. What is unfinished at the end of a stream is no event.
+-spec feed(binary(), parser()) ->
+    {ok, [item()], parser()} | {error, event_too_large, [item()], parser()}.
 feed(Chunk, #parser{mark = done} = Parser) ->
     lines(Chunk, [], Parser);
 feed(Chunk, #parser{mark = Seen} = Parser) ->
@@ -145,19 +146,22 @@ lines(Bytes, Items, #parser{line_feed = Pattern} = Parser) ->
                 {ok, #parser{line = Line} = Extended} ->
                     Ended = Extended#parser{line = [], line_bytes = 0},
                     line(join(Line, <<>>), Rest, Items, Ended);
-                {error, _} = Error ->
-                    Error
+                too_large ->
+                    too_large(Items, Parser)
             end;
         nomatch ->
             case extend(Bytes, Parser#parser{after_cr = false}) of
                 {ok, Extended} -> {ok, lists:reverse(Items), Extended};
-                {error, _} = Error -> Error
+                too_large -> too_large(Items, Parser)
             end
     end.
 
+too_large(Items, Parser) ->
+    {error, event_too_large, lists:reverse(Items), Parser}.
+
 extend(Piece, #parser{line = Line, line_bytes = Bytes, max_bytes = Max} = Parser) ->
     case Bytes + byte_size(Piece) of
-        Sum when Sum + Parser#parser.data_bytes > Max -> {error, event_too_large};
+        Sum when Sum + Parser#parser.data_bytes > Max -> too_large;
         Sum -> {ok, Parser#parser{line = [Piece | Line], line_bytes = Sum}}
     end.
 
@@ -174,13 +178,13 @@ line(Line, Rest, Items, Parser) ->
         end,
     case field(Name, Value, Items, Parser) of
         {ok, Next, Read} -> lines(Rest, Next, Read);
-        {error, _} = Error -> Error
+        too_large -> too_large(Items, Parser)
     end.
 
 field(<<"data">>, Value, Items, #parser{data = Data, data_bytes = Bytes} = Parser) ->
     %% Each line counts as one byte more, so that empty ones are not for nothing.
     case Bytes + byte_size(Value) + 1 of
-        Sum when Sum > Parser#parser.max_bytes + 1 -> {error, event_too_large};
+        Sum when Sum > Parser#parser.max_bytes + 1 -> too_large;
         Sum -> {ok, Items, Parser#parser{data = [Value | Data], data_bytes = Sum}}
     end;
 field(<<"event">>, Value, Items, Parser) ->

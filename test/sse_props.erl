@@ -10,7 +10,8 @@
 -export([
     prop_any_chunks/0,
     prop_encoded_events_come_back/0,
-    prop_size_is_bounded/0
+    prop_size_is_bounded/0,
+    prop_events_before_one_too_large/0
 ]).
 
 %% @doc The events do not depend on how the stream is cut into chunks.
@@ -51,7 +52,27 @@ prop_size_is_bounded() ->
         begin
             Stream = <<"data:", (binary:copy(<<"x">>, Size))/binary, "\n\n">>,
             Got = run(chunks(Stream, Cuts), erlmcp_native_sse:new(25)),
-            same(Size > 20, Got =:= {error, event_too_large})
+            same(Size > 20, Got =:= {error, event_too_large, [], <<>>})
+        end
+    ).
+
+%% @doc What is complete before an event over the limit is not lost, however it arrives.
+prop_events_before_one_too_large() ->
+    ?FORALL(
+        {Count, Cuts},
+        {integer(0, 5), cuts()},
+        begin
+            Before = [
+                erlmcp_native_sse:encode(#{id => integer_to_binary(N), data => <<"x">>})
+             || N <- lists:seq(1, Count)
+            ],
+            Over = erlmcp_native_sse:encode(#{data => binary:copy(<<"y">>, 30)}),
+            Stream = iolist_to_binary([Before, Over]),
+            {error, event_too_large, Items, LastId} =
+                run(chunks(Stream, Cuts), erlmcp_native_sse:new(25)),
+            Ids = [Id || {event, #{id := Id}} <- Items],
+            Expected = [integer_to_binary(N) || N <- lists:seq(1, Count)],
+            same({Expected, lists:last([<<>> | Expected])}, {Ids, LastId})
         end
     ).
 
@@ -117,7 +138,9 @@ run([], Parser, Items) ->
 run([Chunk | Chunks], Parser, Items) ->
     case erlmcp_native_sse:feed(Chunk, Parser) of
         {ok, New, Next} -> run(Chunks, Next, [New | Items]);
-        {error, _} = Error -> Error
+        {error, Reason, New, Next} ->
+            {error, Reason, lists:append(lists:reverse(Items, [New])),
+                erlmcp_native_sse:last_id(Next)}
     end.
 
 same(Same, Same) ->
