@@ -11,6 +11,7 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use crate::child::{Children, Command, Lines, Process, Reading, Stderr};
 use crate::dial::dial;
 use crate::driver::Driver;
 use crate::error::Error;
@@ -65,6 +66,8 @@ pub struct Info {
     pub local: Option<Address>,
     /// The peer's certificate in DER.
     pub certificate: Option<Bytes>,
+    /// The child process at the other end.
+    pub process: Option<u32>,
     /// Frames received, those included that were discarded.
     pub frames_in: u64,
     /// Bytes received.
@@ -112,10 +115,12 @@ pub(crate) struct Shared {
     sink: Box<dyn Sink>,
 }
 
+#[derive(Default)]
 struct Ends {
     peer: Option<Address>,
     local: Option<Address>,
     certificate: Option<Bytes>,
+    process: Option<u32>,
 }
 
 #[derive(Default)]
@@ -196,6 +201,37 @@ impl Connection {
             Ok(Established::Pair(Pair::new(source, target)?))
         }));
         Self { shared }
+    }
+
+    /// Starts a child process, whose standard input and output the connection is, and returns at
+    /// once. The connection ends with the child, and the child with the connection. The lines
+    /// are those of its standard error.
+    pub fn child(
+        runtime: &Handle,
+        sink: Box<dyn Sink>,
+        children: &Children,
+        command: Command,
+        limits: Arc<Limits>,
+    ) -> (Self, Lines) {
+        let shared = Shared::new(sink, limits);
+        let lines = Lines::new();
+        let reading = match command.stderr {
+            Stderr::Null => Reading::new(lines.clone(), 0, None),
+            Stderr::Lines {
+                max_line,
+                per_second,
+            } => Reading::new(lines.clone(), max_line, per_second),
+        };
+        let outcome = children.start(command);
+        runtime.spawn(run(shared.clone(), async move |_| {
+            let started = outcome.await.map_err(|_| Error::Panic)??;
+            if let Some(errors) = started.errors {
+                tokio::spawn(reading.read(errors, started.process.exit()));
+            }
+            let pair = Pair::new(started.output, started.input)?;
+            Ok(Established::Child(pair, started.process))
+        }));
+        (Self { shared }, lines)
     }
 
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
@@ -311,6 +347,7 @@ fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> usize {
 enum Established {
     Plain(Stream),
     Pair(Pair),
+    Child(Pair, Process),
     Tls(Box<tokio_rustls::TlsStream<Stream>>),
 }
 
@@ -334,8 +371,8 @@ where
     match established {
         Ok(established) => {
             metrics::connections_opened.add(1);
-            let wire = shared.establish(established);
-            let driver = Box::pin(Driver::new(shared, wire).run());
+            let (wire, process) = shared.establish(established);
+            let driver = Box::pin(Driver::new(shared, wire, process).run());
             end.reason = driver.await;
             metrics::connections_ended.add(1);
         }
@@ -378,22 +415,24 @@ impl Shared {
         })
     }
 
-    fn establish(&self, established: Established) -> Wire {
+    fn establish(&self, established: Established) -> (Wire, Option<Process>) {
+        let mut child = None;
         let (wire, ends) = match established {
             Established::Plain(stream) => {
                 let ends = Ends {
                     peer: stream.peer(),
                     local: stream.local(),
-                    certificate: None,
+                    ..Ends::default()
                 };
                 (self.plain(stream.split()), ends)
             }
-            Established::Pair(pair) => {
+            Established::Pair(pair) => (self.plain(split_pair(pair)), Ends::default()),
+            Established::Child(pair, process) => {
                 let ends = Ends {
-                    peer: None,
-                    local: None,
-                    certificate: None,
+                    process: Some(process.id()),
+                    ..Ends::default()
                 };
+                child = Some(process);
                 (self.plain(split_pair(pair)), ends)
             }
             Established::Tls(session) => {
@@ -405,6 +444,7 @@ impl Shared {
                         .peer_certificates()
                         .and_then(|chain| chain.first())
                         .map(|certificate| Bytes::copy_from_slice(certificate)),
+                    ..Ends::default()
                 };
                 (Wire::tls(*session), ends)
             }
@@ -413,7 +453,7 @@ impl Shared {
         lock(&self.outbox).opened();
         let tell = lock(&self.inbox).opened();
         self.emit_ready(tell);
-        wire
+        (wire, child)
     }
 
     fn plain(&self, (read, write): (ReadHalf, WriteHalf)) -> Wire {
@@ -561,6 +601,7 @@ impl Shared {
             peer: ends.and_then(|e| e.peer.clone()),
             local: ends.and_then(|e| e.local.clone()),
             certificate: ends.and_then(|e| e.certificate.clone()),
+            process: ends.and_then(|e| e.process),
             frames_in: counters.frames_in.load(Ordering::Relaxed),
             bytes_in: counters.bytes_in.load(Ordering::Relaxed),
             frames_out: counters.frames_out.load(Ordering::Relaxed),

@@ -1,12 +1,14 @@
 //! The task behind a connection: reads ahead, writes what is queued, and ends.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::child::{Process, exit_within};
 use crate::connection::Shared;
 use crate::error::Error;
 use crate::sync::lock;
@@ -15,6 +17,9 @@ use crate::wire::Wire;
 /// Time for the notice of the end (TLS close_notify, FIN) to leave.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
+/// Between the end of a child's output and its own: what the owner is told says how it ended.
+const EXIT: Duration = Duration::from_millis(500);
+
 /// How much may wait before the owner hears of it while the socket has more to give. Telling it
 /// of each read would wake it more often than it has work for.
 const UNTOLD: usize = 64 * 1024;
@@ -22,6 +27,15 @@ const UNTOLD: usize = 64 * 1024;
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     wire: Wire,
+    /// Dropped after the wire: then its standard input is closed.
+    child: Option<Box<Child>>,
+}
+
+/// The child process at the other end.
+struct Child {
+    process: Process,
+    exit: Pin<Box<dyn Future<Output = ()> + Send>>,
+    gone: bool,
 }
 
 /// Where the task stands.
@@ -32,8 +46,22 @@ enum Step {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, wire: Wire) -> Self {
-        Self { shared, wire }
+    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, process: Option<Process>) -> Self {
+        let child = process.map(|process| {
+            let mut exit = process.exit();
+            Box::new(Child {
+                process,
+                exit: Box::pin(async move {
+                    let _ = exit.wait_for(Option::is_some).await;
+                }),
+                gone: false,
+            })
+        });
+        Self {
+            shared,
+            wire,
+            child,
+        }
     }
 
     /// Runs to the end of the connection and returns its reason.
@@ -41,6 +69,7 @@ impl Driver {
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             Step::Closing => Error::Closed,
             Step::Ended(reason) => {
+                let reason = self.explain(reason).await;
                 self.shared.end_receiving(reason);
                 reason
             }
@@ -58,8 +87,17 @@ impl Driver {
         if lock(&self.shared.outbox).closing() {
             return Poll::Ready(Step::Closing);
         }
+        if let Some(child) = &mut self.child
+            && !child.gone
+        {
+            child.gone = child.exit.as_mut().poll(cx).is_ready();
+        }
         if let Err(error) = self.poll_send(cx) {
-            return Poll::Ready(Step::Ended(error));
+            if self.child.is_none() {
+                return Poll::Ready(Step::Ended(error));
+            }
+            // What it still has to say is worth reading, and its exit tells more.
+            lock(&self.shared.outbox).deafen();
         }
         let step = self.poll_receive_all(cx);
         self.shared.tell_waiting();
@@ -104,16 +142,36 @@ impl Driver {
         if let Some(error) = reader.failed.take() {
             return Poll::Ready(Err(error));
         }
+        let gone = self.child.as_ref().is_some_and(|child| child.gone);
         if reader.done {
-            return Poll::Pending;
+            return if gone {
+                Poll::Ready(Err(Error::Closed))
+            } else {
+                Poll::Pending
+            };
         }
         match self.wire.poll_read(cx, &mut reader) {
+            // Others may hold its output open.
+            Poll::Pending if gone => match self.wire.read_rest(&mut reader)? {
+                0 => Poll::Ready(Err(Error::Closed)),
+                read => Poll::Ready(self.shared.received(&mut reader, read)),
+            },
             Poll::Pending => {
                 reader.idle();
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Ready(Ok(read)) => Poll::Ready(self.shared.received(&mut reader, read)),
+        }
+    }
+
+    /// The end of a child's output is seldom the news: its exit is.
+    async fn explain(&mut self, reason: Error) -> Error {
+        match (&self.child, reason) {
+            (Some(child), Error::Closed) => exit_within(&mut child.process.exit(), EXIT)
+                .await
+                .map_or(reason, Error::from),
+            _ => reason,
         }
     }
 

@@ -35,6 +35,14 @@ pub enum Error {
     NotConnected,
     /// A defect in native code ended the connection.
     Panic,
+    /// The child process has ended by itself, with this status.
+    ExitStatus(i32),
+    /// The child process was ended by this signal.
+    Signal(i32),
+    /// The program of a child process cannot be run, as `errno`.
+    Command(i32),
+    /// The directory that a child process is to start in cannot be entered, as `errno`.
+    Cwd(i32),
     /// TLS failed.
     Tls(TlsError),
     /// Any other error of the operating system, as `errno`.

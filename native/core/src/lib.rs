@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod child;
 pub mod connection;
 pub mod dial;
 mod driver;

@@ -22,6 +22,7 @@ pub struct Outbox {
 enum Phase {
     Connecting,
     Open,
+    Deaf,
     Closing,
     Ended,
 }
@@ -42,6 +43,14 @@ impl Outbox {
     pub fn opened(&mut self) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Open;
+        }
+    }
+
+    /// The peer reads nothing more; it may still have something to say.
+    pub fn deafen(&mut self) {
+        if self.phase == Phase::Open {
+            self.end();
+            self.phase = Phase::Deaf;
         }
     }
 
@@ -83,7 +92,7 @@ impl Outbox {
     pub fn admit(&mut self, len: usize) -> Result<(), Error> {
         match self.phase {
             Phase::Connecting => Err(Error::NotConnected),
-            Phase::Closing | Phase::Ended => Err(Error::Closed),
+            Phase::Deaf | Phase::Closing | Phase::Ended => Err(Error::Closed),
             Phase::Open if self.bytes == 0 || self.bytes + len <= self.max => Ok(()),
             Phase::Open => {
                 self.refused = true;

@@ -83,6 +83,18 @@ impl Pair {
         }
     }
 
+    /// Reads what is there, also where nobody has been told of it yet.
+    pub(crate) fn read_now(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        let mut block = [0; 16 * 1024];
+        let read = match &*lock(&self.source) {
+            Some(Source::Pipe(pipe, _)) => rustix::io::read(pipe, &mut block)?,
+            Some(Source::Socket(socket, _)) => rustix::io::read(socket, &mut block)?,
+            None => return Err(closed()),
+        };
+        buf.extend_from_slice(block.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &*lock(&self.target) {
             Some(Target::Pipe(pipe, _)) => pipe.poll_write_ready(cx),

@@ -154,6 +154,17 @@ impl ReadHalf {
         }
     }
 
+    /// Reads what a pair holds at the moment. 0 is the end of that.
+    pub(crate) fn read_rest(&self, reader: &mut Reader) -> io::Result<usize> {
+        match self {
+            ReadHalf::Tcp(_) | ReadHalf::Unix(_) => Ok(0),
+            ReadHalf::Pair(half) => match half.0.read_now(&mut reader.buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                result => result,
+            },
+        }
+    }
+
     /// Reads into a block that is thrown away. What a pipe still holds does nobody harm.
     pub(crate) fn poll_discard(
         &mut self,

@@ -67,6 +67,14 @@ impl Wire {
         }
     }
 
+    /// Reads what is there now, from a peer that will write nothing more. 0 is the end.
+    pub(crate) fn read_rest(&mut self, reader: &mut Reader) -> io::Result<usize> {
+        match self {
+            Wire::Plain(half, _) => half.read_rest(reader),
+            Wire::Tls(_) => Ok(0),
+        }
+    }
+
     /// Writes what is queued until the queue is empty, and returns whether a refused sender is to
     /// be told that there is room.
     pub(crate) fn poll_write(

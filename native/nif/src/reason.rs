@@ -7,6 +7,7 @@ mod atoms {
     rustler::atoms! {
         closed, reset, refused, unreachable, timeout, nxdomain, address_in_use, frame_too_large,
         embedded_newline, empty_message, busy, not_connected, panic, tls, posix,
+        exit_status, signal, command, cwd,
         unknown_ca, bad_certificate, certificate_expired, certificate_revoked, hostname_mismatch,
         certificate_required, protocol_version, handshake_failure, bad_file,
         eacces, eaddrnotavail, eafnosupport, ebadf, econnaborted, edestaddrreq, efault, efbig,
@@ -31,6 +32,10 @@ pub(crate) fn term<'a>(env: Env<'a>, error: Error) -> Term<'a> {
         Error::Busy => atoms::busy(),
         Error::NotConnected => atoms::not_connected(),
         Error::Panic => atoms::panic(),
+        Error::ExitStatus(status) => return (atoms::exit_status(), status).encode(env),
+        Error::Signal(signal) => return (atoms::signal(), signal).encode(env),
+        Error::Command(errno) => return (atoms::command(), posix(errno)).encode(env),
+        Error::Cwd(errno) => return (atoms::cwd(), posix(errno)).encode(env),
         Error::Tls(reason) => return (atoms::tls(), tls(reason)).encode(env),
         Error::Posix(errno) => return (atoms::posix(), posix(errno)).encode(env),
     };
