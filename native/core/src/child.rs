@@ -69,34 +69,49 @@ pub struct Grace {
     pub terminate: Duration,
 }
 
-/// What the program that uses this crate does for each child; both run outside of the runtime.
-#[derive(Clone, Copy, Debug)]
-pub struct Hooks {
+/// What the program that uses this crate does for each child.
+pub trait Host: Send + Sync + 'static {
     /// Adds what must happen in the child before it becomes another program.
-    pub prepare: fn(&mut std::process::Command),
-    /// A process group has come to be (true) or is over.
-    pub group: fn(u32, bool),
+    fn prepare(&self, command: &mut std::process::Command);
+
+    /// A process group has come to be.
+    fn began(&self, group: u32);
+
+    /// None of its members is left.
+    fn ended(&self, group: u32);
 }
 
 /// Starts children, and knows those that live.
 pub struct Children {
-    starts: mpsc::Sender<Start>,
+    jobs: mpsc::Sender<Job>,
     live: Arc<Live>,
 }
 
 /// A child that runs, with its ends of the pipes.
 pub(crate) struct Started {
     pub(crate) process: Process,
+    pub(crate) pipes: Pipes,
+}
+
+/// Where a child reads and writes: through pipes, of which these are the other ends.
+pub(crate) struct Pipes {
     pub(crate) input: OwnedFd,
     pub(crate) output: OwnedFd,
     pub(crate) errors: Option<OwnedFd>,
 }
 
+/// The child's ends.
+struct Ends {
+    input: Stdio,
+    output: Stdio,
+    errors: Stdio,
+}
+
 type Live = Mutex<HashMap<u32, watch::Sender<Stop>>>;
 
-struct Start {
-    command: Command,
-    reply: oneshot::Sender<Result<Started, Error>>,
+enum Job {
+    Start(Command, oneshot::Sender<Result<Started, Error>>),
+    Attach(Command, oneshot::Sender<Result<Process, Error>>),
 }
 
 impl Children {
@@ -105,30 +120,53 @@ impl Children {
     ///
     /// The thread lives as long as this: a parent-death signal, where there is one, is about the
     /// thread that has started the child.
-    pub fn new(runtime: Handle, hooks: Hooks) -> io::Result<Self> {
-        let (starts, requests) = mpsc::channel::<Start>();
+    pub fn new(runtime: Handle, host: Arc<dyn Host>) -> io::Result<Self> {
+        let (jobs, todo) = mpsc::channel();
         let live = Arc::new(Live::default());
         let starter = Starter {
             runtime,
-            hooks,
+            host,
             live: live.clone(),
         };
         std::thread::Builder::new()
             .name("children".into())
             .spawn(move || {
-                for Start { command, reply } in requests {
-                    // A child that nobody waits for any more ends by being dropped.
-                    let _ = reply.send(starter.start(&command));
+                for job in todo {
+                    starter.act(job);
                 }
             })?;
-        Ok(Self { starts, live })
+        Ok(Self { jobs, live })
     }
 
     pub(crate) fn start(&self, command: Command) -> oneshot::Receiver<Result<Started, Error>> {
         let (reply, outcome) = oneshot::channel();
         // Where the thread is gone the reply is dropped, and the receiver learns of it.
-        let _ = self.starts.send(Start { command, reply });
+        let _ = self.jobs.send(Job::Start(command, reply));
         outcome
+    }
+
+    /// Runs a child on the standard input, output and error of this process, and returns how it
+    /// ended and all of its group with it. It is to end when `stop` is ready.
+    ///
+    /// # Errors
+    /// [`Error::Command`], [`Error::Cwd`], and what else keeps a process from being started.
+    pub async fn run(
+        &self,
+        command: Command,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Exit, Error> {
+        let (reply, outcome) = oneshot::channel();
+        let _ = self.jobs.send(Job::Attach(command, reply));
+        let process = outcome.await.map_err(|_| Error::Panic)??;
+        let mut exit = process.exit();
+        tokio::select! {
+            _ = exit.wait_for(Option::is_some) => {}
+            () = stop => {}
+        }
+        drop(process);
+        let exited = exit.wait_for(Option::is_some).await.map(|exit| *exit);
+        while exit.changed().await.is_ok() {}
+        exited.ok().flatten().ok_or(Error::Panic)
     }
 
     /// How many live.
@@ -150,59 +188,92 @@ impl Children {
     }
 }
 
-struct Starter {
-    runtime: Handle,
-    hooks: Hooks,
-    live: Arc<Live>,
-}
-
-impl Starter {
-    fn start(&self, command: &Command) -> Result<Started, Error> {
-        let _runtime = self.runtime.enter();
+impl Pipes {
+    fn new(stderr: Stderr) -> io::Result<(Self, Ends)> {
         let (child_input, input) = io::pipe()?;
         let (output, child_output) = io::pipe()?;
-        let (errors, child_errors) = match command.stderr {
+        let (errors, child_errors) = match stderr {
             Stderr::Null => (None, Stdio::null()),
             Stderr::Lines { .. } => {
                 let (errors, child_errors) = io::pipe()?;
                 (Some(errors.into()), child_errors.into())
             }
         };
+        let pipes = Self {
+            input: input.into(),
+            output: output.into(),
+            errors,
+        };
+        let ends = Ends {
+            input: child_input.into(),
+            output: child_output.into(),
+            errors: child_errors,
+        };
+        Ok((pipes, ends))
+    }
+}
+
+struct Starter {
+    runtime: Handle,
+    host: Arc<dyn Host>,
+    live: Arc<Live>,
+}
+
+impl Starter {
+    /// A child that nobody waits for any more ends by being dropped.
+    fn act(&self, job: Job) {
+        match job {
+            Job::Start(command, reply) => {
+                let _ = reply.send(self.start(&command));
+            }
+            Job::Attach(command, reply) => {
+                let ends = Ends {
+                    input: Stdio::inherit(),
+                    output: Stdio::inherit(),
+                    errors: Stdio::inherit(),
+                };
+                let _ = reply.send(self.spawn(&command, ends));
+            }
+        }
+    }
+
+    fn start(&self, command: &Command) -> Result<Started, Error> {
+        let (pipes, ends) = Pipes::new(command.stderr)?;
+        let process = self.spawn(command, ends)?;
+        Ok(Started { process, pipes })
+    }
+
+    fn spawn(&self, command: &Command, ends: Ends) -> Result<Process, Error> {
+        let _runtime = self.runtime.enter();
         let mut builder = tokio::process::Command::new(&command.program);
         builder
             .args(&command.args)
             .env_clear()
             .envs(command.env.iter().map(|(name, value)| (name, value)))
-            .stdin(child_input)
-            .stdout(child_output)
-            .stderr(child_errors)
+            .stdin(ends.input)
+            .stdout(ends.output)
+            .stderr(ends.errors)
             .process_group(0);
         if let Some(cwd) = &command.cwd {
             builder.current_dir(cwd);
         }
-        (self.hooks.prepare)(builder.as_std_mut());
+        self.host.prepare(builder.as_std_mut());
         let child = builder.spawn().map_err(|error| explain(&error, command))?;
         let group = child.id().and_then(Group::new).ok_or(Error::Closed)?;
-        let process = self.supervise(child, group, command.grace);
-        Ok(Started {
-            process,
-            input: input.into(),
-            output: output.into(),
-            errors,
-        })
+        Ok(self.supervise(child, group, command.grace))
     }
 
     fn supervise(&self, child: tokio::process::Child, group: Group, grace: Grace) -> Process {
         let (stop, stopped) = watch::channel(Stop::No);
         let (exited, exit) = watch::channel(None);
         let id = group.id();
-        (self.hooks.group)(id, true);
+        self.host.began(id);
         lock(&self.live).insert(id, stop.clone());
-        let (live, over) = (self.live.clone(), self.hooks.group);
+        let (live, host) = (self.live.clone(), self.host.clone());
         self.runtime.spawn(async move {
             process::supervise(child, group, grace, stopped, exited).await;
             lock(&live).remove(&id);
-            over(id, false);
+            host.ended(id);
         });
         Process::new(id, stop, exit)
     }

@@ -225,10 +225,11 @@ impl Connection {
         let outcome = children.start(command);
         runtime.spawn(run(shared.clone(), async move |_| {
             let started = outcome.await.map_err(|_| Error::Panic)??;
-            if let Some(errors) = started.errors {
+            let pipes = started.pipes;
+            if let Some(errors) = pipes.errors {
                 tokio::spawn(reading.read(errors, started.process.exit()));
             }
-            let pair = Pair::new(started.output, started.input)?;
+            let pair = Pair::new(pipes.output, pipes.input)?;
             Ok(Established::Child(pair, started.process))
         }));
         (Self { shared }, lines)

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use erlmcp_core::child::{Children, Command, Grace, Hooks, Lines, Stderr};
+use erlmcp_core::child::{Children, Command, Grace, Host, Lines, Stderr};
 use erlmcp_core::frame::{Framing, Item};
 use erlmcp_core::inbox::Status;
 use erlmcp_core::options::{Limits, OnOversize};
@@ -29,6 +29,14 @@ impl Sink for Channel {
     fn emit(&self, event: Event) {
         let _ = self.0.send(event);
     }
+}
+
+struct Nothing;
+
+impl Host for Nothing {
+    fn prepare(&self, _: &mut std::process::Command) {}
+    fn began(&self, _: u32) {}
+    fn ended(&self, _: u32) {}
 }
 
 struct Program {
@@ -50,11 +58,7 @@ impl Program {
             .enable_all()
             .build()
             .unwrap();
-        let hooks = Hooks {
-            prepare: |_| {},
-            group: |_, _| {},
-        };
-        let children = Children::new(runtime.handle().clone(), hooks).unwrap();
+        let children = Children::new(runtime.handle().clone(), Arc::new(Nothing)).unwrap();
         Self { children, runtime }
     }
 

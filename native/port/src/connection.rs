@@ -10,6 +10,7 @@ use erlmcp_core::frame::{Framing, Item};
 use erlmcp_core::inbox::{Batch, Status};
 use erlmcp_core::options::Limits;
 use erlmcp_core::{Connection, Event, Info, Sink, State};
+use tokio::sync::Semaphore;
 
 use crate::op::{from_vm, to_vm};
 use crate::out::Body;
@@ -35,6 +36,8 @@ pub(crate) struct Conn {
     receiving: Mutex<Receiving>,
     /// Whether a task takes what the core has.
     task: AtomicU8,
+    /// Whether the VM takes lines of a child's standard error.
+    pub(crate) lines: Semaphore,
 }
 
 /// What the VM counts, in bytes with delimiters.
@@ -97,7 +100,7 @@ impl Conn {
         window: i64,
         limits: Arc<Limits>,
         make: impl FnOnce(Box<dyn Sink>) -> Connection,
-    ) {
+    ) -> Arc<Self> {
         let conn = Arc::new_cyclic(|weak: &Weak<Conn>| Conn {
             id,
             program: program.clone(),
@@ -111,10 +114,12 @@ impl Conn {
                 down: false,
             }),
             task: AtomicU8::new(IDLE),
+            lines: Semaphore::new(1),
         });
         program.insert(id, Arc::new(Handle(conn.clone())));
         // What happened before there was a connection to tell of it.
         conn.pump();
+        conn
     }
 
     /// Has a task see to what the core has for the VM.
@@ -267,6 +272,7 @@ impl Resident for Handle {
             }
             from_vm::WANT_ROOM => conn.want_room(),
             from_vm::INFO => conn.tell_info(&body),
+            from_vm::STDERR_NEXT => conn.lines.add_permits(1),
             _ => return Err(Malformed),
         }
         Ok(())
@@ -336,12 +342,16 @@ fn info_term(info: &Info) -> Vec<u8> {
         State::Down => "down",
     };
     let mut out = Writer::new();
-    out.map(10).atom("state").atom(state);
+    out.map(11).atom("state").atom(state);
     terms::address(out.atom("peername"), info.peer.as_ref());
     terms::address(out.atom("sockname"), info.local.as_ref());
     match &info.certificate {
         Some(der) => out.atom("peercert").binary(der),
         None => out.atom("peercert").atom("undefined"),
+    };
+    match info.process {
+        Some(process) => out.atom("os_pid").integer(process.into()),
+        None => out.atom("os_pid").atom("undefined"),
     };
     let numbers = [
         ("frames_in", info.frames_in),

@@ -4,7 +4,10 @@
 //! One thread reads packets and acts on them, one writes what has been queued, and tokio's threads
 //! do the rest. Nothing here writes to standard output.
 
+mod child;
 mod connection;
+mod exec;
+mod guard;
 mod hello;
 mod listener;
 mod log;
@@ -37,6 +40,12 @@ mod status {
 }
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next() {
+        Some(mode) if mode == "exec" => return exec::run(args.collect()),
+        Some(mode) if mode == guard::MODE => return guard::run(),
+        _ => {}
+    }
     let Some((input, output)) = pipes::take() else {
         eprintln!("erlmcp_native_port is started by the Erlang application erlmcp_native");
         return ExitCode::from(status::NOT_A_PORT);

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use crate::packet::Packet;
 use crate::program::Program;
 use crate::term::Malformed;
-use crate::{connection, listener, log, program};
+use crate::{child, connection, listener, log, program};
 
 /// Operations of packets from the VM.
 pub(crate) mod from_vm {
@@ -26,6 +26,9 @@ pub(crate) mod from_vm {
 
     pub(crate) const LISTEN: u8 = 0x20;
     pub(crate) const ACCEPT: u8 = 0x21;
+
+    pub(crate) const CHILD: u8 = 0x60;
+    pub(crate) const STDERR_NEXT: u8 = 0x61;
 }
 
 /// Operations of packets to the VM.
@@ -47,6 +50,8 @@ pub(crate) mod to_vm {
     pub(crate) const INFO: u8 = 0x94;
 
     pub(crate) const LISTENING: u8 = 0xa0;
+
+    pub(crate) const STDERR: u8 = 0xe0;
 }
 
 /// Makes what an id stands for from now on.
@@ -54,6 +59,7 @@ type Make = fn(&Arc<Program>, u64, Bytes) -> Result<(), Malformed>;
 
 /// The operations that make something. All others are for what their id stands for.
 const MAKERS: &[(u8, Make)] = &[
+    (from_vm::CHILD, child::start),
     (from_vm::CONNECT, connection::connect),
     (from_vm::LISTEN, listener::listen),
 ];

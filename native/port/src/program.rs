@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use erlmcp_core::child::Children;
 use erlmcp_core::metrics::{ALL, Kind, native_tasks};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::child::Parent;
 use crate::hello::Hello;
 use crate::log;
 use crate::op::to_vm;
@@ -36,6 +38,7 @@ pub(crate) struct Program {
     pub(crate) out: Out,
     residents: Mutex<HashMap<u64, Arc<dyn Resident>>>,
     next_id: AtomicU64,
+    children: OnceLock<Children>,
 }
 
 /// The program and its threads.
@@ -62,8 +65,19 @@ impl Program {
             out,
             residents: Mutex::default(),
             next_id: AtomicU64::new(u64::from(hello.generation & 0xff_ffff) << 40 | 1),
+            children: OnceLock::new(),
         });
         Ok(Running { program, runtime })
+    }
+
+    /// What starts children, and knows those that live.
+    pub(crate) fn children(&self) -> io::Result<&Children> {
+        if let Some(children) = self.children.get() {
+            return Ok(children);
+        }
+        // Called by the thread that reads, and by no other.
+        let children = Children::new(self.runtime.clone(), Arc::new(Parent::new()))?;
+        Ok(self.children.get_or_init(|| children))
     }
 
     /// An id for something that the program makes. These are odd, those of the VM even.
@@ -105,6 +119,9 @@ impl Running {
         }
         drop(residents);
         self.program.out.close();
+        if let Some(children) = self.program.children.get() {
+            self.runtime.block_on(children.end());
+        }
         let until = Instant::now() + LAST_WORDS;
         while native_tasks.get() > 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));

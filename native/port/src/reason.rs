@@ -27,6 +27,26 @@ pub(crate) fn write(out: &mut Writer, error: Error) {
         Error::Busy => "busy",
         Error::NotConnected => "not_connected",
         Error::Panic => "panic",
+        Error::ExitStatus(status) => {
+            out.tuple(2)
+                .atom("exit_status")
+                .integer(i64::from(status).unsigned_abs());
+            return;
+        }
+        Error::Signal(signal) => {
+            out.tuple(2)
+                .atom("signal")
+                .integer(i64::from(signal).unsigned_abs());
+            return;
+        }
+        Error::Command(errno) => {
+            out.tuple(2).atom("command").atom(posix(errno));
+            return;
+        }
+        Error::Cwd(errno) => {
+            out.tuple(2).atom("cwd").atom(posix(errno));
+            return;
+        }
         Error::Tls(reason) => {
             out.tuple(2).atom("tls").atom(tls(reason));
             return;

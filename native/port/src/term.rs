@@ -91,6 +91,13 @@ impl Term {
         String::from_utf8(self.bytes()?.to_vec()).map_err(|_| Malformed)
     }
 
+    pub(crate) fn list(&self) -> Result<&[Term], Malformed> {
+        match self {
+            Term::List(elements) => Ok(elements),
+            _ => Err(Malformed),
+        }
+    }
+
     pub(crate) fn tuple(&self) -> Result<&[Term], Malformed> {
         match self {
             Term::Tuple(elements) => Ok(elements),

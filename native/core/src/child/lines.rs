@@ -45,6 +45,7 @@ pub struct Taken {
 struct Shared {
     waiting: Mutex<Waiting>,
     change: Notify,
+    end: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -60,6 +61,7 @@ impl Lines {
         Self(Arc::new(Shared {
             waiting: Mutex::new(Waiting::default()),
             change: Notify::new(),
+            end: watch::Sender::new(false),
         }))
     }
 
@@ -72,6 +74,12 @@ impl Lines {
             }
             self.0.change.notified().await;
         }
+    }
+
+    /// Waits until nothing more will come.
+    pub async fn ended(&self) {
+        let mut end = self.0.end.subscribe();
+        let _ = end.wait_for(|ended| *ended).await;
     }
 
     fn take(&self) -> Taken {
@@ -109,6 +117,7 @@ impl Drop for Reading {
     fn drop(&mut self) {
         lock(&self.lines.0.waiting).ended = true;
         self.lines.0.change.notify_one();
+        self.lines.0.end.send_replace(true);
     }
 }
 

@@ -1,0 +1,181 @@
+//! Children: connections to processes that the program starts.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use erlmcp_core::child::{Command, Grace, Host, Lines, Stderr};
+use erlmcp_core::{Connection, Error};
+
+use crate::connection::Conn;
+use crate::guard::Guard;
+use crate::op::to_vm;
+use crate::program::Program;
+use crate::term::{Malformed, Term, Writer};
+use crate::{options, reason};
+
+/// What this program does for its children.
+pub(crate) struct Parent {
+    guard: Guard,
+}
+
+impl Parent {
+    pub(crate) fn new() -> Self {
+        Self {
+            guard: Guard::start(),
+        }
+    }
+}
+
+impl Host for Parent {
+    fn prepare(&self, command: &mut process::Command) {
+        die_with_parent(command);
+    }
+
+    fn began(&self, group: u32) {
+        self.guard.watch(group);
+    }
+
+    fn ended(&self, group: u32) {
+        self.guard.forget(group);
+    }
+}
+
+/// Has the child killed when the thread that starts it ends, which is when this process does. There
+/// is no such thing but on Linux.
+pub(crate) fn die_with_parent(command: &mut process::Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = process::id();
+        // SAFETY: between fork and exec only calls that are async-signal-safe are allowed: these are
+        // bare system calls, and nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                // It ended before the signal was asked for.
+                if u32::try_from(libc::getppid()) != Ok(parent) {
+                    libc::_exit(1);
+                }
+                Ok(())
+            });
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
+/// Starts a child: a window, and `{Child, Options}`.
+pub(crate) fn start(program: &Arc<Program>, id: u64, mut body: Bytes) -> Result<(), Malformed> {
+    let window = body.try_get_u32().map_err(|_| Malformed)?;
+    let term = Term::read(&body)?;
+    let [child, given] = term.tuple()? else {
+        return Err(Malformed);
+    };
+    let command = command(child)?;
+    let limits = options::limits(given)?;
+    let Ok(children) = program.children() else {
+        let reason = reason::term(Error::Posix(libc::EAGAIN));
+        program.out.send(to_vm::DOWN, id, &[&reason]);
+        return Ok(());
+    };
+    let mut errors = None;
+    let conn = Conn::insert(program, id, window.into(), limits.clone(), |sink| {
+        let (connection, lines) =
+            Connection::child(&program.runtime, sink, children, command, limits);
+        errors = Some(lines);
+        connection
+    });
+    if let Some(lines) = errors {
+        program
+            .runtime
+            .spawn(pass_on(program.clone(), id, conn, lines));
+    }
+    Ok(())
+}
+
+/// Sends the lines of standard error as the VM takes them; the last ones leave at the end in any
+/// case.
+async fn pass_on(program: Arc<Program>, id: u64, conn: Arc<Conn>, lines: Lines) {
+    loop {
+        let taken = lines.next().await;
+        if !taken.lines.is_empty() || taken.dropped > 0 {
+            let mut out = Writer::new();
+            out.tuple(2).list(taken.lines.len());
+            for line in &taken.lines {
+                out.binary(line);
+            }
+            out.nil().integer(taken.dropped);
+            program.out.send(to_vm::STDERR, id, &[&out.finish()]);
+        }
+        if taken.ended {
+            return;
+        }
+        tokio::select! {
+            permit = conn.lines.acquire() => {
+                if let Ok(permit) = permit {
+                    permit.forget();
+                }
+            }
+            () = lines.ended() => {}
+        }
+    }
+}
+
+fn command(child: &Term) -> Result<Command, Malformed> {
+    Ok(Command {
+        program: text(child.get("command")?)?,
+        args: child
+            .get("args")?
+            .list()?
+            .iter()
+            .map(text)
+            .collect::<Result<_, _>>()?,
+        env: child
+            .get("env")?
+            .list()?
+            .iter()
+            .map(variable)
+            .collect::<Result<_, _>>()?,
+        cwd: Some(PathBuf::from(text(child.get("cwd")?)?)),
+        stderr: stderr(child)?,
+        grace: Grace {
+            input: options::ms(child, "stdin_grace_ms")?,
+            terminate: options::ms(child, "sigterm_grace_ms")?,
+        },
+    })
+}
+
+fn stderr(child: &Term) -> Result<Stderr, Malformed> {
+    let max_line = child.get("stderr_line_bytes")?.integer()?;
+    let rate = child.get("stderr_lines_per_s")?.integer()?;
+    match child.get("stderr")?.atom()? {
+        "null" => Ok(Stderr::Null),
+        "owner" => Ok(Stderr::Lines {
+            max_line,
+            per_second: None,
+        }),
+        "logger" => Ok(Stderr::Lines {
+            max_line,
+            per_second: Some(rate),
+        }),
+        _ => Err(Malformed),
+    }
+}
+
+fn variable(pair: &Term) -> Result<(OsString, OsString), Malformed> {
+    match pair.tuple()? {
+        [name, value] => Ok((text(name)?, text(value)?)),
+        _ => Err(Malformed),
+    }
+}
+
+/// Names of files and arguments are bytes, in whatever encoding.
+fn text(term: &Term) -> Result<OsString, Malformed> {
+    Ok(OsString::from_vec(term.bytes()?.to_vec()))
+}
