@@ -474,8 +474,13 @@ stop(none) ->
     ok;
 stop(Port) ->
     true = unlink(Port),
-    _ = (catch erlang:port_close(Port)),
-    flush(Port).
+    try
+        true = port_close(Port),
+        flush(Port)
+    catch
+        %% It has ended by itself.
+        error:badarg -> flush(Port)
+    end.
 
 %% For one that does not do what it should: stopped, it would not see that its input has ended.
 kill(#state{os_pid = none} = S) ->
