@@ -87,7 +87,7 @@ challenge(<<>>) -> <<"Bearer">>;
 challenge(Params) -> [<<"Bearer ">>, Params].
 
 endpoint(#{request := #{method := <<"POST">>}} = Call) -> post(Call);
-endpoint(#{request := #{method := <<"GET">>}} = Call) -> legacy(Call, fun get/1);
+endpoint(#{request := #{method := <<"GET">>}} = Call) -> legacy(Call, fun listen/1);
 endpoint(#{request := #{method := <<"DELETE">>}} = Call) -> legacy(Call, fun delete/1);
 endpoint(Call) -> not_allowed(Call).
 
@@ -178,7 +178,7 @@ legacy(Call, Serve) ->
             end
     end.
 
-get(#{request := #{headers := Headers}, exchange := Exchange} = Call) ->
+listen(#{request := #{headers := Headers}, exchange := Exchange} = Call) ->
     case accepts(<<"text/event-stream">>, <<"text/*">>, Headers) of
         true -> erlmcp_native_http_stream:serve(Call);
         false -> refuse(406, <<"Accept must have text/event-stream">>, Exchange)

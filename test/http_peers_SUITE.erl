@@ -21,9 +21,11 @@ cases() ->
     [
         sdk_client,
         sdk_client_http_sse,
+        sdk_client_tls,
         python_1_client,
         python_2_client,
         python_2_client_legacy,
+        python_2_client_tls,
         fastmcp_client,
         fastmcp_client_legacy,
         everything_server,
@@ -39,7 +41,9 @@ init_per_suite(Config) ->
         none ->
             {ok, Started} = application:ensure_all_started(erlmcp_native),
             _ = mcp_programs:load("conformance"),
-            [{started, Started} | Config];
+            Certs = filename:join([?config(priv_dir, Config), ?MODULE, "certs"]),
+            ok = test_certs:make(Certs),
+            [{started, Started}, {certs, Certs} | Config];
         Reason ->
             {skip, lists:flatten(Reason)}
     end.
@@ -77,6 +81,17 @@ sdk_client_http_sse(Config) ->
     Pair = #{sse => <<"/sse">>, messages => <<"/messages">>},
     their_client(CommandLine, any, [{options, #{http_sse => Pair}} | Config]).
 
+sdk_client_tls(Config) -> sdk_client(with_tls(Config)).
+
+python_2_client_tls(Config) -> python_2_client(with_tls(Config)).
+
+%% Node and Python take further authorities from these.
+with_tls(Config) ->
+    File = fun(Name) -> filename:absname(filename:join(?config(certs, Config), Name)) end,
+    Tls = #{certfile => File("server.pem"), keyfile => File("server.key")},
+    Env = [{Name, File("ca.pem")} || Name <- ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"]],
+    [{options, #{tls => Tls}}, {env, Env} | Config].
+
 python_1_client(Config) ->
     python_client("mcp1", "client_mcp1.py", [], <<"2025-11-25">>, Config).
 
@@ -101,7 +116,7 @@ their_client(CommandLine, Revision, Config) ->
     Options = (proplists:get_value(options, Config, #{}))#{path => ?config(path, Config)},
     #{hub := Hub, port := Port, url := Url} = Server = conformance_server:start(Options),
     ok = conformance_hub:watch(Hub),
-    Client = mcp_programs:start(CommandLine(Url), []),
+    Client = mcp_programs:start(CommandLine(Url), proplists:get_value(env, Config, [])),
     #{<<"version">> := Agreed} = mcp_programs:step(Client, <<"initialize">>),
     ?assert(Revision =:= any orelse Revision =:= Agreed),
     _ = [mcp_programs:step(Client, S) || S <- [<<"list">>, <<"call">>, <<"large">>]],

@@ -91,10 +91,19 @@ step(Port, Wanted) ->
 %% @doc Closes a program's standard input, which ends it, and waits for its end.
 stop(Port) ->
     Pid = erlang:port_info(Port, os_pid),
-    catch port_close(Port),
+    ok = close(Port),
     case Pid of
         {os_pid, Os} -> await_end(integer_to_list(Os), 100);
         undefined -> ok
+    end.
+
+%% It may have ended by itself.
+close(Port) ->
+    try
+        true = port_close(Port),
+        ok
+    catch
+        error:badarg -> ok
     end.
 
 await_end(Pid, 0) ->

@@ -17,6 +17,7 @@ cd "$(dirname "$0")/.."
 dir=${OTP_MATRIX_DIR:-_build/otp}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 packages='rebar3 erlang-ssl erlang-proper gcc libc6-dev git'
+peers='jsx cowboy cowlib ranch'
 work=/work/erlmcp_native
 logs=_build/test-logs
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
@@ -76,20 +77,22 @@ copy_tree() {
     git ls-files -z --cached --others --exclude-standard |
         tar --null --ignore-failed-read -T - -cf - | tar -xf - -C "$root$work"
     cp priv/erlmcp_native.so "$root/work/"
-    cp -R _build/peers/lib/jsx-* "$root$work/_build/peers/lib/"
+    for peer in $peers; do
+        cp -R _build/peers/lib/"$peer"-* "$root$work/_build/peers/lib/"
+    done
     git -C "$root$work" init -q
     git -C "$root$work" add --all
     [ ! -d ../shared ] || cp -R ../shared "$root/work/"
 }
 
-# What was compiled by OTP 25 does not all load on OTP 29. Of the peers the tests load only jsx.
-compile_jsx() {
+# What was compiled by OTP 25 does not all load on OTP 29.
+compile_peers() {
     in_root $work erl -noshell -eval '
         [begin
             {ok, {_, [{abstract_code, {_, Forms}}]}} = beam_lib:chunks(File, [abstract_code]),
             {ok, _, Beam} = compile:noenv_forms(Forms, [debug_info]),
             ok = file:write_file(File, Beam)
-        end || File <- filelib:wildcard("_build/peers/lib/jsx-*/ebin/*.beam")], halt().'
+        end || File <- filelib:wildcard("_build/peers/lib/*/ebin/*.beam")], halt().'
 }
 
 # The application here is the one of `rebar3 as check compile'. What the node logs is no answer.
@@ -115,7 +118,7 @@ compile() {
 test_release() {
     make_root
     copy_tree
-    compile_jsx
+    compile_peers
     version=$(otp_version)
 
     compile | tee "$log.compile"

@@ -29,8 +29,11 @@ start(Endpoint, Options) ->
     Arg = #{hub => Hub, key => conformance_hub:key(Hub), served => served()},
     {ok, Listener} = erlmcp_native_http:listen(Endpoint, Options#{handler => {?MODULE, Arg}}),
     {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Listener),
-    Url = lists:flatten(io_lib:format("http://127.0.0.1:~b/mcp", [Port])),
+    Url = lists:flatten(io_lib:format("~s://127.0.0.1:~b/mcp", [scheme(Options), Port])),
     #{listener => Listener, hub => Hub, port => Port, url => Url}.
+
+scheme(#{tls := #{}}) -> "https";
+scheme(_) -> "http".
 
 stop(#{listener := Listener, hub := Hub}) ->
     ok = erlmcp_native_http:close(Listener),
