@@ -26,11 +26,11 @@ is_name(<<"keep-alive">>) -> false;
 is_name(<<"date">>) -> false;
 is_name(<<"upgrade">>) -> false;
 is_name(Name) ->
-    erlmcp_native_beam_http_syntax:is_token(Name) andalso
+    erlmcp_native_http_syntax:is_token(Name) andalso
         erlmcp_native_beam_http_head:lowercase(Name) =:= Name.
 
 value(Value) when is_binary(Value) ->
-    erlmcp_native_beam_http_syntax:is_value(Value) orelse error(badarg),
+    erlmcp_native_http_syntax:is_value(Value) orelse error(badarg),
     Value;
 value(Value) ->
     value(iolist_to_binary(Value)).

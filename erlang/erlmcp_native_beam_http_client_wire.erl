@@ -13,7 +13,7 @@
     {ok, iodata()} | {error, erlmcp_native:reason()}.
 encode(#{method := Method, target := Target, headers := Headers, body := Body}, Route) ->
     #{authority := Authority, prefix := Prefix, fields := Common} = Route,
-    IsMethod = erlmcp_native_beam_http_syntax:is_token(Method),
+    IsMethod = erlmcp_native_http_syntax:is_token(Method),
     case {IsMethod, is_target(Target), fields(Headers, [])} of
         {true, true, {ok, Fields}} ->
             Start = [Method, $\s, Prefix, Target, " HTTP/1.1\r\nhost: ", Authority, "\r\n"],
@@ -34,7 +34,7 @@ payload(_, Body) ->
     [<<"content-length: ">>, integer_to_binary(iolist_size(Body)), <<"\r\n\r\n">>, Body].
 
 fields([{Name, Value} = Field | Fields], Acc) when is_binary(Name) ->
-    case {erlmcp_native_beam_http_syntax:is_token(Name) andalso is_value(Value), is_ours(Name)} of
+    case {erlmcp_native_http_syntax:is_token(Name) andalso is_value(Value), is_ours(Name)} of
         {true, false} -> fields(Fields, [Acc, Name, <<": ">>, Value, <<"\r\n">>]);
         {true, true} -> fields(Fields, Acc);
         {false, _} -> {error, Field}
@@ -61,7 +61,7 @@ lowercase(Name) -> erlmcp_native_beam_http_head:lowercase(Name).
 
 is_value(Value) ->
     try iolist_to_binary(Value) of
-        Bytes -> erlmcp_native_beam_http_syntax:is_value(Bytes)
+        Bytes -> erlmcp_native_http_syntax:is_value(Bytes)
     catch
         error:badarg -> false
     end.
@@ -114,7 +114,7 @@ is_host(Host) ->
     is_visible(Host) andalso binary:match(Host, [<<C>> || C <- "/?#@[]\\"]) =:= nomatch.
 
 proxy_fields(#{authorization := Value}) when is_binary(Value) ->
-    case erlmcp_native_beam_http_syntax:is_value(Value) of
+    case erlmcp_native_http_syntax:is_value(Value) of
         true -> [<<"proxy-authorization: ">>, Value, <<"\r\n">>];
         false -> error
     end;

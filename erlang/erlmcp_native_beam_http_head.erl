@@ -213,7 +213,7 @@ value(<<A, B, C, D, Rest/binary>>, Line, Size, Name, Max) when
 ->
     value(Rest, Line, Size + 4, Name, Max);
 value(<<"\r\n", Rest/binary>>, Line, Size, Name, _) ->
-    {Name, erlmcp_native_beam_http_syntax:trim(binary:part(Line, 0, Size)), Rest};
+    {Name, erlmcp_native_http_syntax:trim(binary:part(Line, 0, Size)), Rest};
 value(<<$\r>>, _, _, _, _) ->
     more;
 value(<<C, _/binary>>, _, Max, _, Max) when C =/= $\r ->

@@ -131,7 +131,7 @@ status(_) ->
 
 %% Some servers leave out the space before a reason phrase that is empty.
 reason(<<>>) -> true;
-reason(<<" ", Text/binary>>) -> erlmcp_native_beam_http_syntax:is_value(Text);
+reason(<<" ", Text/binary>>) -> erlmcp_native_http_syntax:is_value(Text);
 reason(_) -> false.
 
 fields([Line | Lines], Acc, Minor, Status) ->
@@ -150,10 +150,10 @@ field(Line) ->
 
 field(Name, Value) ->
     case
-        erlmcp_native_beam_http_syntax:is_token(Name) andalso
-            erlmcp_native_beam_http_syntax:is_value(Value)
+        erlmcp_native_http_syntax:is_token(Name) andalso
+            erlmcp_native_http_syntax:is_value(Value)
     of
-        true -> {lowercase(Name), erlmcp_native_beam_http_syntax:trim(Value)};
+        true -> {lowercase(Name), erlmcp_native_http_syntax:trim(Value)};
         false -> fault
     end.
 
@@ -212,7 +212,7 @@ digits(_) ->
 
 tokens(Name, Headers) ->
     [
-        lowercase(erlmcp_native_beam_http_syntax:trim(Token))
+        lowercase(erlmcp_native_http_syntax:trim(Token))
      || {N, V} <- Headers, N =:= Name, Token <- split(V)
     ].
 

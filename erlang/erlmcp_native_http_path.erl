@@ -108,6 +108,7 @@
 use(Path) ->
     case erlmcp_native_path:use(Path) of
         {ok, erlmcp_native_nif_path} -> {ok, erlmcp_native_nif_http};
+        {ok, erlmcp_native_port_path} -> {ok, erlmcp_native_port_http};
         {ok, erlmcp_native_beam_path} -> {ok, erlmcp_native_beam_http};
         {error, _} = Error -> Error
     end.

@@ -11,10 +11,10 @@
 -define(RUN_MS, 150000).
 
 all() ->
-    [{group, nif}, {group, beam}].
+    [{group, nif}, {group, port}, {group, beam}].
 
 groups() ->
-    [{nif, cases()}, {beam, cases()}].
+    [{nif, cases()}, {port, cases()}, {beam, cases()}].
 
 cases() ->
     [

@@ -11,12 +11,13 @@
 -define(META, <<"io.modelcontextprotocol/protocolVersion">>).
 
 all() ->
-    [{group, values}, {group, nif}, {group, beam}].
+    [{group, values}, {group, nif}, {group, port}, {group, beam}].
 
 groups() ->
     [
         {values, [parallel], values()},
         {nif, [{group, duties}, {group, faults}, {group, server}]},
+        {port, [{group, duties}, {group, faults}, {group, server}]},
         {beam, [{group, duties}, {group, faults}, {group, server}]},
         {duties, duties()},
         {faults, faults()},
@@ -147,7 +148,7 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-init_per_group(Path, Config) when Path =:= nif; Path =:= beam ->
+init_per_group(Path, Config) when Path =:= nif; Path =:= port; Path =:= beam ->
     {ok, _} = erlmcp_native_http_client_path:use(Path),
     [{path, Path} | Config];
 init_per_group(_, Config) ->
@@ -1699,7 +1700,7 @@ our_server_over_http2(Config) ->
     case path(Config) of
         beam ->
             {skip, "the path beam has HTTP/1.1 only"};
-        nif ->
+        _ ->
             {_, C} = served(Config, #{}, #{protocols => [http2]}),
             {ok, _} = ?CLIENT:initialize(C, #{}, ?WAIT),
             Ids = lists:seq(1, 50),

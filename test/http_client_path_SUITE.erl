@@ -11,10 +11,11 @@
 -define(MIB, 1048576).
 
 all() ->
-    [{group, nif}, {group, beam}].
+    [{group, nif}, {group, port}, {group, beam}].
 
 groups() ->
-    [{nif, cases() ++ nif_cases()}, {beam, cases() ++ beam_cases()}].
+    Rust = cases() ++ rust_cases(),
+    [{nif, Rust}, {port, Rust}, {beam, cases() ++ beam_cases()}].
 
 cases() ->
     [
@@ -85,7 +86,7 @@ cases() ->
         anything_goes
     ].
 
-nif_cases() ->
+rust_cases() ->
     [http2_over_tls, http2_by_prior_knowledge, http2_requests_share_a_connection].
 
 beam_cases() ->

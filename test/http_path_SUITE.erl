@@ -11,11 +11,12 @@
 -define(WAIT, 10000).
 
 all() ->
-    [{group, nif}, {group, beam}].
+    [{group, nif}, {group, port}, {group, beam}].
 
 groups() ->
     [
         {nif, cases()},
+        {port, cases()},
         {beam, cases() ++ beam_cases()}
     ].
 

@@ -12,10 +12,10 @@
 -define(MODERN, <<"2026-07-28">>).
 
 all() ->
-    [{group, nif}, {group, beam}].
+    [{group, nif}, {group, port}, {group, beam}].
 
 groups() ->
-    [{nif, cases()}, {beam, cases()}].
+    [{nif, cases()}, {port, cases()}, {beam, cases()}].
 
 cases() ->
     [

@@ -19,12 +19,13 @@
 -define(E, <<"2026-07-28">>).
 
 all() ->
-    [{group, values}, {group, nif}, {group, beam}].
+    [{group, values}, {group, nif}, {group, port}, {group, beam}].
 
 groups() ->
     [
         {values, [options_refused, revisions_negotiated, hosts_and_origins, mirrored_headers]},
         {nif, cases()},
+        {port, cases()},
         {beam, cases()}
     ].
 
@@ -153,7 +154,7 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-init_per_group(Path, Config) when Path =:= nif; Path =:= beam ->
+init_per_group(Path, Config) when Path =:= nif; Path =:= port; Path =:= beam ->
     {ok, _} = erlmcp_native_http_path:use(Path),
     [{path, Path} | Config];
 init_per_group(_, Config) ->

@@ -11,12 +11,13 @@
 -define(NEW, erlmcp_transport_http_new).
 
 all() ->
-    [{group, values}, {group, nif}, {group, beam}].
+    [{group, values}, {group, nif}, {group, port}, {group, beam}].
 
 groups() ->
     [
         {values, [options_of_erlmcp, options_refused]},
         {nif, [{group, owner}, {group, routed}, {group, takeover}]},
+        {port, [{group, owner}, {group, routed}, {group, takeover}]},
         {beam, [{group, owner}, {group, routed}, {group, takeover}]},
         {owner, [
             owner_is_told,
@@ -53,7 +54,7 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-init_per_group(Path, Config) when Path =:= nif; Path =:= beam ->
+init_per_group(Path, Config) when Path =:= nif; Path =:= port; Path =:= beam ->
     {ok, _} = erlmcp_native_http_client_path:use(Path),
     [{path, Path} | Config];
 init_per_group(_, Config) ->

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use crate::packet::Packet;
 use crate::program::Program;
 use crate::term::Malformed;
-use crate::{child, connection, listener, log, program};
+use crate::{child, connection, http_client, http_server, listener, log, program};
 
 /// Operations of packets from the VM.
 pub(crate) mod from_vm {
@@ -26,6 +26,23 @@ pub(crate) mod from_vm {
 
     pub(crate) const LISTEN: u8 = 0x20;
     pub(crate) const ACCEPT: u8 = 0x21;
+
+    pub(crate) const HTTP_LISTEN: u8 = 0x40;
+    pub(crate) const HTTP_DRAIN: u8 = 0x41;
+    pub(crate) const HTTP_INFO: u8 = 0x42;
+    pub(crate) const HTTP_REPLY: u8 = 0x43;
+    pub(crate) const HTTP_STREAM: u8 = 0x44;
+    pub(crate) const HTTP_SEND: u8 = 0x45;
+    pub(crate) const HTTP_FINISH: u8 = 0x46;
+    pub(crate) const HTTP_WANT_ROOM: u8 = 0x47;
+    pub(crate) const HTTP_WANT_BODY: u8 = 0x48;
+    pub(crate) const HTTP_DONE: u8 = 0x49;
+
+    pub(crate) const HTTP_CLIENT_OPEN: u8 = 0x50;
+    pub(crate) const HTTP_CLIENT_REQUEST: u8 = 0x51;
+    pub(crate) const HTTP_CLIENT_GRANT: u8 = 0x52;
+    pub(crate) const HTTP_CLIENT_CANCEL: u8 = 0x53;
+    pub(crate) const HTTP_CLIENT_INFO: u8 = 0x54;
 
     pub(crate) const CHILD: u8 = 0x60;
     pub(crate) const STDERR_NEXT: u8 = 0x61;
@@ -51,6 +68,19 @@ pub(crate) mod to_vm {
 
     pub(crate) const LISTENING: u8 = 0xa0;
 
+    pub(crate) const HTTP_LISTENING: u8 = 0xc0;
+    pub(crate) const HTTP_DRAINED: u8 = 0xc1;
+    pub(crate) const HTTP_CLOSED: u8 = 0xc2;
+    pub(crate) const HTTP_INFO: u8 = 0xc3;
+    pub(crate) const HTTP_REQUEST: u8 = 0xc4;
+    pub(crate) const HTTP_GONE: u8 = 0xc5;
+    pub(crate) const HTTP_TAKEN: u8 = 0xc6;
+    pub(crate) const HTTP_ROOM: u8 = 0xc7;
+    pub(crate) const HTTP_BODY: u8 = 0xc8;
+
+    pub(crate) const HTTP_CLIENT_OPENED: u8 = 0xd0;
+    pub(crate) const HTTP_ANSWER: u8 = 0xd1;
+
     pub(crate) const STDERR: u8 = 0xe0;
 }
 
@@ -62,6 +92,8 @@ const MAKERS: &[(u8, Make)] = &[
     (from_vm::CHILD, child::start),
     (from_vm::CONNECT, connection::connect),
     (from_vm::LISTEN, listener::listen),
+    (from_vm::HTTP_LISTEN, http_server::listen),
+    (from_vm::HTTP_CLIENT_OPEN, http_client::open),
 ];
 
 /// Acts on a packet of the VM. What its id stands for may be gone: then it is nothing.

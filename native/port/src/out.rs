@@ -73,6 +73,21 @@ impl Out {
         self.wake(queue);
     }
 
+    /// The same for data that is referred to where it is large.
+    pub(crate) fn send_bytes(&self, op: u8, id: u64, head: &[u8], data: &[Bytes]) {
+        let mut queue = self.lock();
+        queue.head(
+            op,
+            id,
+            head.len() + data.iter().map(Bytes::len).sum::<usize>(),
+        );
+        queue.tail.extend_from_slice(head);
+        for part in data {
+            queue.part(part.clone());
+        }
+        self.wake(queue);
+    }
+
     /// Queues a packet of data as soon as there is room for it.
     pub(crate) async fn send_data(&self, op: u8, id: u64, body: Body<'_>) {
         loop {
@@ -161,6 +176,10 @@ impl Queue {
         let Body { head, data } = body;
         self.head(op, id, head.len() + data.len());
         self.tail.extend_from_slice(head);
+        self.part(data);
+    }
+
+    fn part(&mut self, data: Bytes) {
         if data.len() < COPIED {
             self.tail.extend_from_slice(&data);
         } else {

@@ -29,6 +29,10 @@ pub enum Notice {
 pub trait Receiver: Send + Sync + 'static {
     /// Passes a notice on. Must not block.
     fn tell(&self, notice: Notice);
+
+    /// So many bytes of a stream have left its queue. For a receiver that counts what waits; it may
+    /// be told on the thread that has called the exchange.
+    fn taken(&self, _bytes: usize) {}
 }
 
 /// What becomes of the serving process when the client goes.
@@ -154,6 +158,7 @@ impl Exchange {
         let max = self.shared.counts.max_stream;
         let mut state = lock(&self.shared.state);
         if let Phase::Discarding = state.phase {
+            state.taken(part.len());
             return Ok(());
         }
         let parts = state.parts().ok_or(Error::Closed)?;
@@ -169,6 +174,16 @@ impl Exchange {
         parts.queue.push_back(part);
         state.wake();
         Ok(())
+    }
+
+    /// Asks to be told of room as if a part had been refused, at once where nothing waits. For a
+    /// process that keeps to the limit by itself; it may be told on the caller's thread.
+    pub fn want_room(&self) {
+        let mut state = lock(&self.shared.state);
+        match state.parts() {
+            Some(parts) if parts.bytes > 0 => parts.refused = true,
+            _ => state.tell(Notice::Writable),
+        }
     }
 
     /// Ends a stream after what is queued.

@@ -198,11 +198,13 @@ impl Shared {
             return Poll::Ready(Part::Aborted);
         };
         if let Some(part) = parts.queue.pop_front() {
-            parts.bytes -= part.len();
+            let len = part.len();
+            parts.bytes -= len;
             let room = parts.bytes <= max / 2 && std::mem::take(&mut parts.refused);
             if parts.queue.is_empty() {
                 parts.queue = VecDeque::new();
             }
+            state.taken(len);
             if room {
                 state.tell(Notice::Writable);
             }
@@ -284,9 +286,15 @@ impl State {
         }
     }
 
-    fn tell(&self, notice: Notice) {
+    pub(crate) fn tell(&self, notice: Notice) {
         if let Some(receiver) = &self.receiver {
             receiver.tell(notice);
+        }
+    }
+
+    pub(crate) fn taken(&self, bytes: usize) {
+        if let Some(receiver) = &self.receiver {
+            receiver.taken(bytes);
         }
     }
 

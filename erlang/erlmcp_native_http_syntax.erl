@@ -1,5 +1,5 @@
 %% @doc What names and values of fields are made of (RFC 9110, 5).
--module(erlmcp_native_beam_http_syntax).
+-module(erlmcp_native_http_syntax).
 
 -export([is_token/1, is_value/1, trim/1]).
 
