@@ -57,9 +57,16 @@
 -type listener() :: erlmcp_native_beam_listener:listener().
 
 %% @private
--spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, socket()}.
+-spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
+    {ok, socket()} | {error, erlmcp_native:reason()}.
 open(Endpoint, Options) ->
-    {ok, new({connecting, erlmcp_native_beam_opening:dial(Endpoint, Options)}, Options, #{})}.
+    case erlmcp_native_decode:available(beam, Options) of
+        ok ->
+            Opening = erlmcp_native_beam_opening:dial(Endpoint, Options),
+            {ok, new({connecting, Opening}, Options, #{})};
+        {error, _} = Error ->
+            Error
+    end.
 
 %% @doc The socket of an accepted connection, for the listener.
 -spec accepted(
@@ -88,7 +95,8 @@ take(#socket{phase = {connecting, _}} = S, _, _) ->
 take(#socket{frames = Frames0} = S0, MaxItems, MaxBytes) ->
     {Items, Left, Frames} = erlmcp_native_beam_frame:take(Frames0, MaxItems, MaxBytes),
     S = S0#socket{frames = Frames, frames_in = S0#socket.frames_in + length(Items)},
-    after_items(Left, Items, S).
+    #socket{options = #{decode := Decode}} = S,
+    after_items(Left, erlmcp_native_decode:items(Decode, beam, Items), S).
 
 after_items(more, Items, S) ->
     {Items, more, S};
@@ -299,7 +307,10 @@ queued(_) -> 0.
 -spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
     {ok, listener()} | {error, erlmcp_native:reason()}.
 listen(Endpoint, Options) ->
-    erlmcp_native_beam_listener:listen(Endpoint, Options).
+    case erlmcp_native_decode:available(beam, Options) of
+        ok -> erlmcp_native_beam_listener:listen(Endpoint, Options);
+        {error, _} = Error -> Error
+    end.
 
 %% @private
 -spec accept(listener(), pos_integer()) ->

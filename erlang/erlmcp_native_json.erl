@@ -1,8 +1,8 @@
 %% @doc JSON (RFC 8259) for the messages of the Model Context Protocol.
 %%
 %% Objects are maps with binary keys, `null' is the atom `null', strings are binaries. On the path
-%% `nif' this is done in Rust, on a dirty scheduler where it takes long; on `beam' by OTP's `json'
-%% (OTP 27) or jsx. What both give is the same, but for what docs/json.md lists.
+%% `nif' this is done in Rust, on a dirty scheduler where it takes long; on `beam' and `port' by
+%% OTP's `json' (OTP 27) or jsx. What both give is the same, but for what docs/json.md lists.
 -module(erlmcp_native_json).
 
 -export([decode/1, decode/2, encode/1, encode/2, scan/1, scan/2]).
@@ -103,7 +103,7 @@
 decode(Text) when is_binary(Text) ->
     case erlmcp_native_path:default() of
         nif -> native_decode(Text, null, false, false, ?MAX_DEPTH);
-        beam -> erlmcp_native_json_beam:decode(Text, decode_defaults())
+        _ -> erlmcp_native_json_beam:decode(Text, decode_defaults())
     end;
 decode(Text) ->
     error(badarg, [Text]).
@@ -130,7 +130,7 @@ decode(Text, Given) ->
 encode(Term) ->
     case erlmcp_native_path:default() of
         nif -> native_encode(Term, null, false);
-        beam -> erlmcp_native_json_beam:encode(Term, encode_defaults())
+        _ -> erlmcp_native_json_beam:encode(Term, encode_defaults())
     end.
 
 %% @doc Encodes a term. Options that are none raise `{option, Key, Value}'.
@@ -146,7 +146,7 @@ encode(Term, Given) ->
 %% document is checked to its end.
 -spec scan(binary()) -> scanned().
 scan(Text) when is_binary(Text) ->
-    scanned(Text, erlmcp_native_path:default(), ?MAX_DEPTH, ?MAX_BATCH);
+    scanned(Text, codec(erlmcp_native_path:default()), ?MAX_DEPTH, ?MAX_BATCH);
 scan(Text) ->
     error(badarg, [Text]).
 
@@ -226,12 +226,22 @@ options(Given, Defaults) when is_map(Given) ->
             end
     end,
     case maps:fold(Step, {ok, Defaults}, Given) of
-        {ok, #{path := default} = Options} -> {ok, Options#{path := erlmcp_native_path:default()}};
-        {ok, Options} -> available(Options);
-        {error, _} = Error -> Error
+        {ok, #{path := default} = Options} ->
+            {ok, with_codec(erlmcp_native_path:default(), Options)};
+        {ok, #{path := Path} = Options} ->
+            available(with_codec(Path, Options));
+        {error, _} = Error ->
+            Error
     end;
 options(Given, _) ->
     {error, {option, options, Given}}.
+
+%% On the path `port' JSON becomes terms in the program, together with the frames that it comes in;
+%% what is left to be done here is done in Erlang, for nothing native is in the VM.
+codec(port) -> beam;
+codec(Path) -> Path.
+
+with_codec(Path, Options) -> Options#{path := codec(Path)}.
 
 available(#{path := nif} = Options) -> available(erlmcp_native_path:use(nif), Options);
 available(#{path := beam} = Options) -> available(erlmcp_native_json_beam:codec(), Options).
@@ -245,4 +255,4 @@ valid(strings, V) -> V =:= copy orelse V =:= reference;
 valid(max_depth, V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000;
 valid(max_batch, V) -> is_integer(V) andalso V >= 1 andalso V =< 1000000;
 valid(return, V) -> V =:= binary orelse V =:= iodata;
-valid(path, V) -> V =:= nif orelse V =:= beam.
+valid(path, V) -> lists:member(V, [nif, port, beam]).

@@ -62,9 +62,9 @@ handle_info(_, State) ->
 forward(Level) ->
     ok = persistent_term:put(?LEVEL_KEY, Level),
     ok = erlmcp_native_port:log_level(number(Level)),
-    case erlmcp_native_nif:status() of
-        loaded -> erlmcp_native_nif:log_to(self(), Level);
-        {failed, _} -> ok
+    case erlmcp_native_nif:is_loaded() of
+        true -> erlmcp_native_nif:log_to(self(), Level);
+        false -> ok
     end.
 
 number(none) -> 0;

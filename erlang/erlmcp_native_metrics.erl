@@ -3,18 +3,27 @@
 
 -export([overview/0]).
 
-%% @doc All counters, by name. On a node without the native library those of the core are absent.
+%% @doc All counters, by name. Those of the core are absent on a node
+%% that does not run it; where both library and program do, they are the library's, and the
+%% program's have names of their own (`port_*').
 -spec overview() -> #{atom() => erlmcp_native:metric()}.
 overview() ->
-    maps:merge(native(erlmcp_native_nif:status()), supervised()).
+    lists:foldl(fun maps:merge/2, supervised(), [program(), native()]).
 
-native(loaded) ->
+native() ->
+    case erlmcp_native_nif:is_loaded() of
+        true -> metrics(erlmcp_native_nif:metrics_read());
+        false -> #{}
+    end.
+
+program() ->
+    metrics(erlmcp_native_port:metrics()).
+
+metrics(Read) ->
     maps:from_list([
         {Name, #{kind => Kind, help => Help, value => Value}}
-     || {Name, Kind, Help, Value} <- erlmcp_native_nif:metrics_read()
-    ]);
-native({failed, _}) ->
-    #{}.
+     || {Name, Kind, Help, Value} <- Read
+    ]).
 
 supervised() ->
     #{

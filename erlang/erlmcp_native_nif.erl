@@ -1,13 +1,14 @@
 %% @doc The functions of the native library. No logic: this module can never be reloaded.
 %%
-%% Loading is soft. A node whose library is missing or refuses to load boots and runs on the
-%% `beam' path; {@link status/0} tells why. Replacing a loaded module is refused, the running
-%% code stays.
+%% The library is loaded when {@link status/0} is first asked for, and not with the module: a node
+%% in embedded mode loads all modules before it can know that nothing native is wanted. Loading is
+%% soft. A node whose library is missing or refuses to load runs on the `beam' path; the status
+%% tells why. Replacing a module whose library is loaded is refused, the running code stays.
 -module(erlmcp_native_nif).
 
 -on_load(init/0).
 
--export([status/0]).
+-export([status/0, is_loaded/0]).
 -export([
     connection_open/2,
     connection_take/3,
@@ -74,10 +75,18 @@
 
 -define(STATUS_KEY, {?MODULE, status}).
 
-%% @doc Whether the library is loaded, or the reason why it is not.
--spec status() -> loaded | {failed, no_library | {atom(), string()}}.
+%% @doc Whether the library is loaded, or the reason why it is not. Loads it.
+-spec status() -> loaded | {failed, {atom(), string()}}.
 status() ->
-    persistent_term:get(?STATUS_KEY, {failed, no_library}).
+    case persistent_term:get(?STATUS_KEY, undefined) of
+        undefined -> status(load());
+        Status -> Status
+    end.
+
+%% @doc Whether the library has been loaded. Does not load it.
+-spec is_loaded() -> boolean().
+is_loaded() ->
+    persistent_term:get(?STATUS_KEY, undefined) =:= loaded.
 
 %% @doc Starts to connect; events name the connection by the number.
 -spec connection_open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
@@ -309,14 +318,33 @@ http_on_gone(_Exchange, _What) -> ?NOT_LOADED.
 http_on_exit(_Exchange, _Status) -> ?NOT_LOADED.
 
 init() ->
-    case erlang:load_nif(library(), 0) of
-        ok ->
-            persistent_term:put(?STATUS_KEY, loaded);
-        {error, {Kind, _}} when Kind =:= upgrade; Kind =:= reload ->
-            {error, Kind};
-        {error, Reason} ->
-            persistent_term:put(?STATUS_KEY, {failed, Reason})
+    case is_loaded() of
+        true -> reload(load());
+        false -> forget()
     end.
+
+%% The former instance of the module is gone, or keeps the library.
+reload(ok) -> ok;
+reload({error, {Kind, _}}) when Kind =:= upgrade; Kind =:= reload -> {error, Kind};
+reload({error, Reason}) -> persistent_term:put(?STATUS_KEY, {failed, Reason}).
+
+forget() ->
+    _ = persistent_term:erase(?STATUS_KEY),
+    ok.
+
+load() ->
+    erlang:load_nif(library(), 0).
+
+%% Another process may have been faster.
+status(Result) ->
+    Status =
+        case Result of
+            ok -> loaded;
+            {error, {reload, _}} -> loaded;
+            {error, Reason} -> {failed, Reason}
+        end,
+    ok = persistent_term:put(?STATUS_KEY, Status),
+    Status.
 
 library() ->
     case code:priv_dir(erlmcp_native) of

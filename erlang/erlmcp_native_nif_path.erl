@@ -8,12 +8,14 @@
 
 -record(socket, {
     id :: non_neg_integer(),
-    ref :: erlmcp_native_nif:connection()
+    ref :: erlmcp_native_nif:connection(),
+    decode :: none | json
 }).
 
 -record(listener, {
     id :: non_neg_integer(),
-    ref :: erlmcp_native_nif:listener()
+    ref :: erlmcp_native_nif:listener(),
+    decode :: none | json
 }).
 
 %% Copying and scanning this much takes about 0.2 ms; more goes to a dirty scheduler.
@@ -28,17 +30,18 @@
 %% @private
 -spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, #socket{}}.
 open(Endpoint, Options) ->
+    #{decode := Decode} = Options,
     {Id, Ref} = erlmcp_native_nif:connection_open(Endpoint, Options),
-    {ok, #socket{id = Id, ref = Ref}}.
+    {ok, #socket{id = Id, ref = Ref, decode = Decode}}.
 
 %% @private
 -spec take(#socket{}, non_neg_integer(), non_neg_integer()) ->
     {[erlmcp_native_path:item()], erlmcp_native_path:status(), #socket{}}.
-take(#socket{ref = Ref} = Socket, MaxItems, MaxBytes) ->
+take(#socket{ref = Ref, decode = Decode} = Socket, MaxItems, MaxBytes) ->
     {Items, Status} = erlmcp_native_nif:connection_take(
         Ref, min(MaxItems, ?SLICE), min(MaxBytes, ?SLICE_BYTES)
     ),
-    {Items, Status, Socket}.
+    {erlmcp_native_decode:items(Decode, nif, Items), Status, Socket}.
 
 %% @private
 -spec send(#socket{}, iodata()) -> {ok | {error, erlmcp_native:reason()}, #socket{}}.
@@ -87,18 +90,22 @@ info(#socket{ref = Ref}) ->
 %% @private
 -spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
     {ok, #listener{}} | {error, erlmcp_native:reason()}.
-listen(Endpoint, Options) ->
+listen(Endpoint, #{decode := Decode} = Options) ->
     case erlmcp_native_nif:listener_open(Endpoint, Options) of
-        {ok, Id, Ref} -> {ok, #listener{id = Id, ref = Ref}};
+        {ok, Id, Ref} -> {ok, #listener{id = Id, ref = Ref, decode = Decode}};
         {error, _} = Error -> Error
     end.
 
 %% @private
 -spec accept(#listener{}, pos_integer()) ->
     {[#socket{}], armed | more | {down, erlmcp_native:reason()}, #listener{}}.
-accept(#listener{ref = Ref} = Listener, Max) ->
+accept(#listener{ref = Ref, decode = Decode} = Listener, Max) ->
     {Connections, Status} = erlmcp_native_nif:listener_accept(Ref, Max),
-    {[#socket{id = Id, ref = Connection} || {Id, Connection} <- Connections], Status, Listener}.
+    Sockets = [
+        #socket{id = Id, ref = Connection, decode = Decode}
+     || {Id, Connection} <- Connections
+    ],
+    {Sockets, Status, Listener}.
 
 %% @private
 -spec listener_handle_info(term(), #listener{}) -> {ready | none, #listener{}} | unknown.

@@ -34,6 +34,7 @@
     high_water_bytes := pos_integer(),
     max_queue_bytes := pos_integer(),
     copy := boolean(),
+    decode := none | json,
     half_close := boolean(),
     nodelay := boolean(),
     keepalive := boolean(),
@@ -52,6 +53,7 @@
     high_water_bytes := pos_integer(),
     max_queue_bytes := pos_integer(),
     copy := boolean(),
+    decode := none | json,
     half_close := boolean(),
     nodelay := boolean(),
     keepalive := boolean(),
@@ -110,6 +112,7 @@ common() ->
         high_water_bytes => ?MIB,
         max_queue_bytes => 8 * ?MIB,
         copy => false,
+        decode => none,
         half_close => false,
         nodelay => true,
         keepalive => true,
@@ -151,6 +154,7 @@ valid(on_oversize, V) -> V =:= close orelse V =:= discard;
 valid(high_water_bytes, V) -> in(V, 1, 16#ffffffff);
 valid(max_queue_bytes, V) -> in(V, 1, 16#ffffffff);
 valid(copy, V) -> is_boolean(V);
+valid(decode, V) -> V =:= none orelse V =:= json;
 valid(half_close, V) -> is_boolean(V);
 valid(nodelay, V) -> is_boolean(V);
 valid(keepalive, V) -> is_boolean(V);

@@ -22,9 +22,14 @@
 -type socket() :: term().
 -type listener() :: term().
 
--type item() :: binary() | {oversized, Bytes :: pos_integer()}.
+-type item() ::
+    binary()
+    | {oversized, Bytes :: pos_integer()}
+    | {json, term()}
+    | {bad_json, erlmcp_native_json:fault(), Frame :: binary()}.
 %% One frame without its delimiter, or, where frames over the limit are discarded
-%% (`on_oversize => discard'), the size in bytes of a frame that was.
+%% (`on_oversize => discard'), the size in bytes of a frame that was. With `decode => json' the term
+%% that stands in a frame as JSON, or what is wrong with it.
 
 -type status() ::
     connecting
@@ -146,13 +151,16 @@ module(port) -> erlmcp_native_port_path;
 module(beam) -> erlmcp_native_beam_path.
 
 %% @doc The path of this node, as {@link configure/0} found it; where the application is not
-%% started, `nif' if the library is loaded.
+%% started, the setting, or `nif' if the library can be loaded.
 -spec default() -> path().
 default() ->
     case persistent_term:get(?DEFAULT_KEY, undefined) of
-        undefined -> available(erlmcp_native_nif:status());
+        undefined -> configured(application:get_env(erlmcp_native, path));
         Path -> Path
     end.
+
+configured({ok, Path}) when Path =:= beam; Path =:= port -> Path;
+configured(_) -> available(erlmcp_native_nif:status()).
 
 %% @doc Checks that a path can be used on this node.
 -spec use(path() | default) -> {ok, module()} | {error, erlmcp_native:reason()}.

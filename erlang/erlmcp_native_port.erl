@@ -21,7 +21,7 @@
 
 -export([start_link/0, available/0, os_pid/0]).
 -export([open/1, adopt/1, give/2, attach/1, forget/1, command/4, command/3]).
--export([ask/2, log_level/1]).
+-export([ask/2, log_level/1, metrics/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -export_type([id/0, handle/0]).
@@ -142,6 +142,22 @@ ask(Op, Body) ->
         {error, _} = Error ->
             Error
     end.
+
+%% @doc The counters of the program, by names that begin with `port_'; none while it does not run.
+-spec metrics() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
+metrics() ->
+    case os_pid() of
+        {ok, _} -> counters(ask(?TO_METRICS, []));
+        {error, _} -> []
+    end.
+
+counters({ok, Term}) ->
+    [
+        {binary_to_atom(<<"port_", Name/binary>>), Kind, Help, Value}
+     || {Name, Kind, Help, Value} <- binary_to_term(Term, [safe])
+    ];
+counters({error, _}) ->
+    [].
 
 %% @doc Sets the level below which the program makes no events.
 -spec log_level(0..5) -> ok.

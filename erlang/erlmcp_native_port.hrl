@@ -35,5 +35,6 @@
 -define(FROM_OVERSIZED, 16#92).
 -define(FROM_EOF, 16#93).
 -define(FROM_INFO, 16#94).
+-define(FROM_JSON, 16#95).
 
 -define(FROM_LISTENING, 16#a0).

@@ -1,21 +1,23 @@
 %% @private Packets of frames that wait for their owner. Pure.
+%%
+%% A packet is opened when something of it is taken. It counts as taken when all of it was.
 -module(erlmcp_native_port_inbound).
 
 -include("erlmcp_native_port.hrl").
 
--export([new/0, push/2, take/3, is_empty/1, waiting/1]).
+-export([new/1, push/2, take/3, is_empty/1, waiting/1]).
 
 -export_type([inbound/0]).
 
-%% A packet that has been begun: how much of it is not frames, the places of the frames that are
-%% left, and the bytes that these places are in.
 -record(open, {
     cost :: non_neg_integer(),
+    %% Of the frames that are left, where they are in the block, or how long they were.
     table :: binary(),
-    block :: binary()
+    from :: {block, binary()} | {terms, [erlmcp_native_path:item()]}
 }).
 
 -record(inbound, {
+    copied :: non_neg_integer() | infinity,
     open = none :: none | #open{},
     packets = queue:new() :: queue:queue(binary()),
     waiting = 0 :: non_neg_integer()
@@ -28,15 +30,13 @@
 
 -define(HEAD, 9).
 
--spec new() -> inbound().
-new() ->
-    #inbound{}.
+-spec new(Copy :: boolean()) -> inbound().
+new(true) -> #inbound{copied = infinity};
+new(false) -> #inbound{copied = ?COPIED}.
 
 -spec push(binary(), inbound()) -> inbound().
 push(Packet, #inbound{packets = Packets, waiting = Waiting} = Inbound) ->
-    Inbound#inbound{
-        packets = queue:in(Packet, Packets), waiting = Waiting + byte_size(Packet) - ?HEAD
-    }.
+    Inbound#inbound{packets = queue:in(Packet, Packets), waiting = Waiting + cost(Packet)}.
 
 -spec is_empty(inbound()) -> boolean().
 is_empty(#inbound{open = none, packets = Packets}) -> queue:is_empty(Packets);
@@ -48,29 +48,30 @@ waiting(#inbound{waiting = Waiting}) ->
     Waiting.
 
 %% @doc Takes at most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes, and says
-%% what the program may send instead.
+%% how many bytes the program may send instead.
 -spec take(inbound(), non_neg_integer(), non_neg_integer()) ->
     {[erlmcp_native_path:item()], Cost :: non_neg_integer(), inbound()}.
 take(Inbound, MaxItems, MaxBytes) ->
     take(Inbound, MaxItems, MaxBytes, [], 0).
 
-take(#inbound{open = none} = Inbound, MaxItems, MaxBytes, Acc, Cost) when MaxItems > 0 ->
-    case queue:out(Inbound#inbound.packets) of
+take(#inbound{open = none, packets = Packets} = Inbound, Items, Bytes, Acc, Cost) when
+    Items > 0
+->
+    case queue:out(Packets) of
         {empty, _} ->
             done(Acc, Cost, Inbound);
         {{value, Packet}, Rest} ->
-            opened(Packet, Inbound#inbound{packets = Rest}, MaxItems, MaxBytes, Acc, Cost)
+            Opened = Inbound#inbound{open = open(Packet), packets = Rest},
+            take(Opened, Items, Bytes, Acc, Cost)
     end;
-take(#inbound{open = #open{}} = Inbound, MaxItems, MaxBytes, Acc0, Cost0) when MaxItems > 0 ->
-    #inbound{open = #open{table = Table0, block = Block, cost = PacketCost}} = Inbound,
-    {Table, Left, Bytes, Acc} = frames(Table0, Block, MaxItems, MaxBytes, Acc0),
-    case Table of
-        <<>> ->
-            Closed = Inbound#inbound{open = none},
-            take(Closed, Left, Bytes, Acc, Cost0 + PacketCost);
-        _ ->
-            Open = (Inbound#inbound.open)#open{table = Table},
-            done(Acc, Cost0, Inbound#inbound{open = Open})
+take(#inbound{open = #open{} = Open} = Inbound, Items, Bytes, Acc0, Cost) when Items > 0 ->
+    #open{table = Table, from = From} = Open,
+    case frames(Table, From, Items, Bytes, Acc0, Inbound#inbound.copied) of
+        {<<>>, _, ItemsLeft, BytesLeft, Acc} ->
+            Next = Inbound#inbound{open = none},
+            take(Next, ItemsLeft, BytesLeft, Acc, Cost + Open#open.cost);
+        {Left, Rest, _, _, Acc} ->
+            done(Acc, Cost, Inbound#inbound{open = Open#open{table = Left, from = Rest}})
     end;
 take(Inbound, _, _, Acc, Cost) ->
     done(Acc, Cost, Inbound).
@@ -78,21 +79,30 @@ take(Inbound, _, _, Acc, Cost) ->
 done(Acc, Cost, #inbound{waiting = Waiting} = Inbound) ->
     {lists:reverse(Acc), Cost, Inbound#inbound{waiting = Waiting - Cost}}.
 
-opened(<<?FROM_FRAMES, _:64, Count:32, Rest/binary>> = Packet, Inbound, Items, Bytes, Acc, Cost) ->
-    Size = 8 * Count,
-    <<Table:Size/binary, Block/binary>> = Rest,
-    Open = #open{cost = byte_size(Packet) - ?HEAD, table = Table, block = Block},
-    take(Inbound#inbound{open = Open}, Items, Bytes, Acc, Cost);
-opened(<<?FROM_OVERSIZED, _:64, Size:64>>, Inbound, Items, Bytes, Acc, Cost) ->
-    take(Inbound, Items - 1, Bytes, [{oversized, Size} | Acc], Cost + 8).
+open(<<?FROM_FRAMES, _:64, Count:32, Rest/binary>> = Packet) ->
+    {Table, Block} = split_binary(Rest, 8 * Count),
+    #open{cost = cost(Packet), table = Table, from = {block, Block}};
+open(<<?FROM_JSON, _:64, Count:32, Rest/binary>> = Packet) ->
+    {Table, Terms} = split_binary(Rest, 4 * Count),
+    #open{cost = cost(Packet), table = Table, from = {terms, binary_to_term(Terms, [safe])}};
+open(<<?FROM_OVERSIZED, _:64, Size:64>> = Packet) ->
+    #open{cost = cost(Packet), table = <<0:32>>, from = {terms, [{oversized, Size}]}}.
+
+cost(Packet) -> byte_size(Packet) - ?HEAD.
 
 %% Frames, as far as the bounds allow.
-frames(<<Start:32, Len:32, Table/binary>>, Block, Items, Bytes, Acc) when
+frames(<<Start:32, Len:32, Table/binary>>, {block, Block} = From, Items, Bytes, Acc, Copied) when
     Items > 0, Len =< Bytes orelse Acc =:= []
 ->
-    frames(Table, Block, Items - 1, max(0, Bytes - Len), [frame(Block, Start, Len) | Acc]);
-frames(Table, _, Items, Bytes, Acc) ->
-    {Table, Items, Bytes, Acc}.
+    Frame = frame(binary:part(Block, Start, Len), Copied),
+    frames(Table, From, Items - 1, max(0, Bytes - Len), [Frame | Acc], Copied);
+frames(<<Len:32, Table/binary>>, {terms, [Item | Terms]}, Items, Bytes, Acc, Copied) when
+    Items > 0, Len =< Bytes orelse Acc =:= []
+->
+    frames(Table, {terms, Terms}, Items - 1, max(0, Bytes - Len), [Item | Acc], Copied);
+frames(Table, From, Items, Bytes, Acc, _) ->
+    {Table, From, Items, Bytes, Acc}.
 
-frame(Block, Start, Len) when Len =< ?COPIED -> binary:copy(binary:part(Block, Start, Len));
-frame(Block, Start, Len) -> binary:part(Block, Start, Len).
+%% Atoms are larger than numbers.
+frame(Frame, Copied) when byte_size(Frame) =< Copied -> binary:copy(Frame);
+frame(Frame, _) -> Frame.

@@ -28,6 +28,7 @@
 
 %% Looking up a name and reading certificates takes a while.
 -define(LISTEN_MS, 30000).
+-define(CLOSE_MS, 5000).
 
 -spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
     {ok, listener()} | {error, erlmcp_native:reason()}.
@@ -73,10 +74,12 @@ accept(#listener{waiting = Waiting} = L, Max) ->
      || Id <- queue:to_list(Now)
     ],
     Next = allow(Max - length(Sockets), L#listener{waiting = Later}),
-    case {queue:is_empty(Later), L#listener.loss} of
-        {false, _} -> {Sockets, more, Next};
-        {true, none} -> {Sockets, armed, Next#listener{armed = true}};
-        {true, Reason} -> {Sockets, {down, Reason}, Next}
+    case {queue:is_empty(Later), L#listener.loss, Next#listener.credit} of
+        {false, _, _} -> {Sockets, more, Next};
+        {true, Reason, _} when Reason =/= none -> {Sockets, {down, Reason}, Next};
+        %% None may be born before the next call, so nothing would tell of it.
+        {true, none, 0} -> {Sockets, more, Next};
+        {true, none, _} -> {Sockets, armed, Next#listener{armed = true}}
     end.
 
 %% As many more as were asked for now and did not wait.
@@ -115,7 +118,16 @@ info(#listener{sockname = Name}) ->
     #{sockname => Name}.
 
 -spec close(listener()) -> ok.
-close(#listener{id = Id, router = Router, waiting = Waiting}) ->
+close(#listener{id = Id, handle = Handle, router = Router, waiting = Waiting}) ->
+    %% The address is free when this returns.
+    _ = erlmcp_native_port:command(Handle, ?TO_CLOSE, Id),
+    _ = erlmcp_native_port:command(Handle, ?TO_PING, Id),
+    receive
+        {erlmcp_native_io, Id, <<?FROM_PONG, _:64>>} -> ok;
+        {erlmcp_native_io, Id, {down, _}} -> ok;
+        {'DOWN', Router, process, _, _} -> ok
+    after ?CLOSE_MS -> ok
+    end,
     true = demonitor(Router, [flush]),
     lists:foreach(fun erlmcp_native_port:forget/1, queue:to_list(Waiting)),
     erlmcp_native_port:forget(Id).

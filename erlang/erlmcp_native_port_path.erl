@@ -27,7 +27,7 @@
     %% Given to this owner, who has not taken yet.
     given = false :: boolean(),
     armed = true :: boolean(),
-    inbound = erlmcp_native_port_inbound:new() :: erlmcp_native_port_inbound:inbound(),
+    inbound :: erlmcp_native_port_inbound:inbound(),
     %% What follows the frames.
     loss = none :: none | eof | erlmcp_native:reason(),
     %% What was taken and the program has not been told of.
@@ -64,7 +64,15 @@ accepted(Id, Handle, Options) ->
     Socket#socket{given = true, router = none, taken = Window}.
 
 new(Id, Handle, Sending, Options) ->
-    #socket{id = Id, handle = Handle, sending = Sending, options = Options, router = none}.
+    #{copy := Copy} = Options,
+    #socket{
+        id = Id,
+        handle = Handle,
+        sending = Sending,
+        options = Options,
+        router = none,
+        inbound = erlmcp_native_port_inbound:new(Copy)
+    }.
 
 watch() ->
     monitor(process, erlmcp_native_port).
@@ -124,6 +132,7 @@ handle_info(_, _) ->
     unknown.
 
 %% The owner, who was told that nothing is left, is told once that something is.
+notice({none, S}) -> {none, S};
 notice({ready, #socket{armed = true} = S}) -> {ready, S#socket{armed = false}};
 notice({ready, S}) -> {none, S};
 notice(Other) -> Other.
@@ -138,8 +147,9 @@ arrived(<<?FROM_EOF, _:64>>, S) ->
     {ready, lose(eof, S)};
 arrived(<<?FROM_DOWN, _:64, Reason/binary>>, S) ->
     {ready, lose(binary_to_term(Reason, [safe]), S)};
-arrived(<<_:72, Body/binary>> = Packet, #socket{inbound = Inbound} = S) ->
-    _ = Body,
+arrived(<<?FROM_INFO, _/binary>>, S) ->
+    {none, S};
+arrived(Packet, #socket{inbound = Inbound} = S) ->
     {ready, S#socket{inbound = erlmcp_native_port_inbound:push(Packet, Inbound)}}.
 
 %% The first reason counts; the end of the peer's data is none yet.

@@ -16,6 +16,9 @@ all() ->
         nif_by_name_without_the_library,
         beam_by_name,
         beam_by_name_without_json,
+        port_by_name,
+        port_by_name_without_json,
+        port_by_name_without_the_program,
         no_path_at_all
     ].
 
@@ -53,8 +56,19 @@ beam_by_name_without_json(_) ->
         end,
     ?assertEqual(Expected, start(whole(), beam, [])).
 
+port_by_name(_) ->
+    ?assertEqual({ok, port, <<"[1]">>}, start(whole(), port, jsx())).
+
+port_by_name_without_json(_) ->
+    ?assertEqual({ok, port, json(<<"[1]">>)}, start(whole(), port, [])).
+
+port_by_name_without_the_program(Config) ->
+    ?assertEqual(
+        {error, {path_unavailable, port, no_program}}, start(bare(Config), port, jsx())
+    ).
+
 no_path_at_all(_) ->
-    ?assertEqual({error, {option, path, port}}, start(whole(), port, jsx())).
+    ?assertEqual({error, {option, path, rust}}, start(whole(), rust, jsx())).
 
 %% Starts the application on a node of its own and tells which path it took and what JSON is
 %% there.

@@ -8,12 +8,13 @@
 -define(WAIT, 10000).
 
 all() ->
-    [{group, nif}, {group, beam}, {group, nif_beam}, {group, beam_nif}].
+    [{group, nif}, {group, port}, {group, beam}, {group, nif_beam}, {group, beam_nif}].
 
 %% The mixed groups have one path dial and the other listen.
 groups() ->
     [
         {nif, cases()},
+        {port, cases()},
         {beam, cases()},
         {nif_beam, [messages_go_both_ways, mutual]},
         {beam_nif, [messages_go_both_ways, mutual]}

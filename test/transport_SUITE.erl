@@ -12,7 +12,7 @@
 -define(ROUTED, erlmcp_native_transport_routed).
 
 all() ->
-    [{group, values}, {group, nif}, {group, beam}].
+    [{group, values}, {group, nif}, {group, port}, {group, beam}].
 
 groups() ->
     [
@@ -26,6 +26,7 @@ groups() ->
             options_of_accepted
         ]},
         {nif, [{group, owner}, {group, client}, {group, routed}, {group, served}]},
+        {port, [{group, owner}, {group, client}, {group, routed}, {group, served}]},
         {beam, [{group, owner}, {group, client}, {group, routed}, {group, served}]},
         {owner, [
             owner_is_told,
@@ -92,7 +93,9 @@ end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
     ok.
 
-init_per_group(Path, Config) when Path =:= nif; Path =:= beam ->
+init_per_group(Path, Config) when
+    Path =:= nif; Path =:= port; Path =:= beam
+->
     {ok, _} = erlmcp_native_path:use(Path),
     [{path, Path} | Config];
 init_per_group(Group, Config) when Group =:= client; Group =:= served ->

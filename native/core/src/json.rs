@@ -6,6 +6,7 @@
 //! start is skipped, of members with the same name the last one counts, and half of a surrogate
 //! pair stands for U+FFFD.
 
+pub mod big;
 mod envelope;
 mod fault;
 pub mod lex;

@@ -12,6 +12,7 @@ use erlmcp_core::options::Limits;
 use erlmcp_core::{Connection, Event, Info, Sink, State};
 use tokio::sync::Semaphore;
 
+use crate::json::Decoder;
 use crate::op::{from_vm, to_vm};
 use crate::out::Body;
 use crate::program::{Program, Resident};
@@ -31,13 +32,30 @@ pub(crate) struct Conn {
     id: u64,
     program: Arc<Program>,
     core: Connection,
-    limits: Arc<Limits>,
+    settings: Settings,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
     /// Whether a task takes what the core has.
     task: AtomicU8,
     /// Whether the VM takes lines of a child's standard error.
     pub(crate) lines: Semaphore,
+}
+
+/// What the program itself keeps to.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) limits: Arc<Limits>,
+    /// Frames are JSON and go to the VM as terms.
+    decode: bool,
+}
+
+impl Settings {
+    pub(crate) fn read(given: &Term) -> Result<Self, Malformed> {
+        Ok(Self {
+            limits: options::limits(given)?,
+            decode: options::choice(given.get("decode")?, [("none", false), ("json", true)])?,
+        })
+    }
 }
 
 /// What the VM counts, in bytes with delimiters.
@@ -85,8 +103,9 @@ pub(crate) fn connect(program: &Arc<Program>, id: u64, mut body: Bytes) -> Resul
     let dial = options::dial(given)?;
     let tcp = options::tcp(given)?;
     let tls = options::tls(given)?;
-    let limits = options::limits(given)?;
-    Conn::insert(program, id, window.into(), limits.clone(), |sink| {
+    let settings = Settings::read(given)?;
+    let limits = settings.limits.clone();
+    Conn::insert(program, id, window.into(), settings, |sink| {
         Connection::dial(&program.runtime, sink, endpoint, dial, tcp, tls, limits)
     });
     Ok(())
@@ -98,14 +117,14 @@ impl Conn {
         program: &Arc<Program>,
         id: u64,
         window: i64,
-        limits: Arc<Limits>,
+        settings: Settings,
         make: impl FnOnce(Box<dyn Sink>) -> Connection,
     ) -> Arc<Self> {
         let conn = Arc::new_cyclic(|weak: &Weak<Conn>| Conn {
             id,
             program: program.clone(),
             core: make(Box::new(Wake(weak.clone()))),
-            limits,
+            settings,
             sending: Mutex::default(),
             receiving: Mutex::new(Receiving {
                 window,
@@ -155,8 +174,12 @@ impl Conn {
         if !matches!(status, Status::Down(_)) || !batches.is_empty() {
             self.tell_once(to_vm::OPENED, |told| &mut told.opened, &[]);
         }
-        for batch in batches {
-            self.send_batch(batch).await;
+        if self.settings.decode {
+            self.send_terms(&batches).await;
+        } else {
+            for batch in batches {
+                self.send_batch(batch).await;
+            }
         }
         match status {
             Status::EofArmed => self.tell_once(to_vm::EOF, |told| &mut told.eof, &[]),
@@ -196,6 +219,14 @@ impl Conn {
         }
     }
 
+    /// One packet for all: it is made anew in any case.
+    async fn send_terms(&self, batches: &[Batch]) {
+        if !batches.is_empty() {
+            let (table, terms) = self::terms_of(batches);
+            self.send(to_vm::JSON, &table, terms.into()).await;
+        }
+    }
+
     async fn send(&self, op: u8, head: &[u8], data: Bytes) {
         self.receiving().window -= (head.len() + data.len()) as i64;
         self.program
@@ -205,7 +236,7 @@ impl Conn {
     }
 
     fn accept_message(&self, body: Bytes) {
-        let delimiter = match self.limits.framing {
+        let delimiter = match self.settings.limits.framing {
             Framing::Line => 1,
             Framing::Length4 => 4,
         };
@@ -215,7 +246,7 @@ impl Conn {
         let mut sending = self.sending();
         sending.accepted += len;
         let left = sending.left(&self.core);
-        if left > (self.limits.max_queue / 4) as u64 {
+        if left > (self.settings.limits.max_queue / 4) as u64 {
             sending.told += left;
             self.program
                 .out
@@ -330,6 +361,33 @@ fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
     }
     let end = end.min(data.len());
     (table, data.slice(first.min(end)..end))
+}
+
+/// How many items, how long each was, and the list of them.
+fn terms_of(batches: &[Batch]) -> (Vec<u8>, Vec<u8>) {
+    let count = batches.iter().map(|batch| batch.items.len()).sum();
+    let mut table = Vec::with_capacity(4 + 4 * count);
+    table.extend((count as u32).to_be_bytes());
+    let mut out = Writer::new();
+    out.list(count);
+    let mut decoder = Decoder::new(out);
+    for Batch { data, items } in batches {
+        for item in items {
+            let len = match item {
+                Item::Frame { start, len } => {
+                    decoder.item(data.get(*start..start + len).unwrap_or_default());
+                    *len
+                }
+                Item::Oversized(len) => {
+                    decoder.out().tuple(2).atom("oversized").integer(*len);
+                    0
+                }
+            };
+            table.extend((len as u32).to_be_bytes());
+        }
+    }
+    decoder.out().nil();
+    (table, decoder.finish())
 }
 
 /// `erlmcp_native:socket_info()`.

@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::{Buf, Bytes};
 use erlmcp_core::listener::Accepted;
-use erlmcp_core::options::Limits;
 use erlmcp_core::{Error, Event, Listener, Sink};
 
-use crate::connection::Conn;
+use crate::connection::{Conn, Settings};
 use crate::op::{from_vm, to_vm};
 use crate::program::{Program, Resident};
 use crate::term::{Malformed, Term, Writer};
@@ -17,7 +16,7 @@ use crate::{options, reason, terms};
 struct Listening {
     id: u64,
     program: Arc<Program>,
-    limits: Arc<Limits>,
+    settings: Settings,
     core: OnceLock<Listener>,
     state: Mutex<State>,
 }
@@ -48,11 +47,12 @@ pub(crate) fn listen(program: &Arc<Program>, id: u64, body: Bytes) -> Result<(),
     let backlog = given.get("backlog")?.integer()?;
     let tcp = options::tcp(given)?;
     let tls = options::tls(given)?;
-    let limits = options::limits(given)?;
+    let settings = Settings::read(given)?;
+    let limits = settings.limits.clone();
     let listening = Arc::new(Listening {
         id,
         program: program.clone(),
-        limits: limits.clone(),
+        settings,
         core: OnceLock::new(),
         state: Mutex::new(State {
             credit: 1,
@@ -115,7 +115,7 @@ impl Listening {
                 self.program
                     .out
                     .send(to_vm::BORN, id, &[&self.id.to_be_bytes()]);
-                Conn::insert(&self.program, id, 0, self.limits.clone(), |sink| {
+                Conn::insert(&self.program, id, 0, self.settings.clone(), |sink| {
                     core.adopt(stream, sink)
                 });
             }

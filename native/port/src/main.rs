@@ -14,6 +14,7 @@ mod http_exchange;
 mod http_options;
 mod http_packet;
 mod http_server;
+mod json;
 mod listener;
 mod log;
 mod op;

@@ -65,6 +65,7 @@ pub(crate) mod to_vm {
     pub(crate) const OVERSIZED: u8 = 0x92;
     pub(crate) const EOF: u8 = 0x93;
     pub(crate) const INFO: u8 = 0x94;
+    pub(crate) const JSON: u8 = 0x95;
 
     pub(crate) const LISTENING: u8 = 0xa0;
 

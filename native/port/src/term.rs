@@ -4,6 +4,21 @@ use bytes::Bytes;
 
 const VERSION: u8 = 131;
 
+/// The first byte of each kind of term that is written.
+pub(crate) mod tag {
+    pub(crate) const FLOAT: u8 = 70;
+    pub(crate) const SMALL_INTEGER: u8 = 97;
+    pub(crate) const INTEGER: u8 = 98;
+    pub(crate) const SMALL_TUPLE: u8 = 104;
+    pub(crate) const NIL: u8 = 106;
+    pub(crate) const LIST: u8 = 108;
+    pub(crate) const BINARY: u8 = 109;
+    pub(crate) const SMALL_BIG: u8 = 110;
+    pub(crate) const LARGE_BIG: u8 = 111;
+    pub(crate) const MAP: u8 = 116;
+    pub(crate) const SMALL_ATOM: u8 = 119;
+}
+
 /// Nesting beyond this is no term of ours.
 const MAX_DEPTH: usize = 32;
 
@@ -241,58 +256,108 @@ impl Writer {
         self.0
     }
 
+    /// How much was written.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets what was written from there on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// A part of what was written.
+    pub(crate) fn part(&self, at: usize, len: usize) -> &[u8] {
+        self.0.get(at..at + len).unwrap_or_default()
+    }
+
+    /// What has been written elsewhere.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
     pub(crate) fn atom(&mut self, name: &str) -> &mut Self {
         // The names are those in this program: none has more than 255 bytes.
-        self.0.extend([119, name.len() as u8]);
-        self.0.extend(name.as_bytes());
-        self
+        self.0
+            .extend_from_slice(&[tag::SMALL_ATOM, name.len() as u8]);
+        self.raw(name.as_bytes())
     }
 
     pub(crate) fn integer(&mut self, value: u64) -> &mut Self {
-        if let Ok(small) = u8::try_from(value) {
-            self.0.extend([97, small]);
-        } else if let Ok(medium) = i32::try_from(value) {
-            self.0.push(98);
-            self.0.extend(medium.to_be_bytes());
-        } else {
-            self.0.extend([110, 8, 0]);
-            self.0.extend(value.to_le_bytes());
+        match i64::try_from(value) {
+            Ok(value) => self.signed(value),
+            Err(_) => self.big(false, &value.to_le_bytes()),
         }
-        self
+    }
+
+    pub(crate) fn signed(&mut self, value: i64) -> &mut Self {
+        if let Ok(small) = u8::try_from(value) {
+            return self.raw(&[tag::SMALL_INTEGER, small]);
+        }
+        if let Ok(medium) = i32::try_from(value) {
+            self.0.push(tag::INTEGER);
+            return self.raw(&medium.to_be_bytes());
+        }
+        let size = value.unsigned_abs().to_le_bytes();
+        let zeros = size.iter().rev().take_while(|byte| **byte == 0).count();
+        self.big(
+            value < 0,
+            size.get(..size.len() - zeros).unwrap_or_default(),
+        )
+    }
+
+    /// An integer by the bytes of its absolute value, the least first.
+    pub(crate) fn big(&mut self, negative: bool, bytes: &[u8]) -> &mut Self {
+        match u8::try_from(bytes.len()) {
+            Ok(count) => self.raw(&[tag::SMALL_BIG, count]),
+            Err(_) => self.counted(tag::LARGE_BIG, bytes.len() as u32),
+        };
+        self.raw(&[u8::from(negative)]).raw(bytes)
+    }
+
+    pub(crate) fn float(&mut self, value: f64) -> &mut Self {
+        self.0.push(tag::FLOAT);
+        self.raw(&value.to_be_bytes())
     }
 
     pub(crate) fn binary(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.push(109);
-        self.0.extend((bytes.len() as u32).to_be_bytes());
-        self.0.extend(bytes);
-        self
+        self.counted(tag::BINARY, bytes.len() as u32).raw(bytes)
     }
 
     /// A tuple of so many elements, which follow.
     pub(crate) fn tuple(&mut self, arity: u8) -> &mut Self {
-        self.0.extend([104, arity]);
-        self
+        self.raw(&[tag::SMALL_TUPLE, arity])
     }
 
     /// A list of so many elements, which follow, and then [`Writer::nil`].
     pub(crate) fn list(&mut self, count: usize) -> &mut Self {
         if count > 0 {
-            self.0.push(108);
-            self.0.extend((count as u32).to_be_bytes());
+            self.counted(tag::LIST, count as u32);
         }
         self
     }
 
     /// The end of a list.
     pub(crate) fn nil(&mut self) -> &mut Self {
-        self.0.push(106);
-        self
+        self.raw(&[tag::NIL])
     }
 
     /// A map of so many keys and values, which follow in turn.
     pub(crate) fn map(&mut self, size: usize) -> &mut Self {
-        self.0.push(116);
-        self.0.extend((size as u32).to_be_bytes());
-        self
+        self.counted(tag::MAP, size as u32)
+    }
+
+    /// A tag and a count, which may be set later.
+    pub(crate) fn counted(&mut self, tag: u8, count: u32) -> &mut Self {
+        let [a, b, c, d] = count.to_be_bytes();
+        self.raw(&[tag, a, b, c, d])
+    }
+
+    /// Sets the count of what begins at `at`.
+    pub(crate) fn set_count(&mut self, at: usize, count: u32) {
+        if let Some(place) = self.0.get_mut(at + 1..at + 5) {
+            place.copy_from_slice(&count.to_be_bytes());
+        }
     }
 }

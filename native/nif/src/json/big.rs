@@ -1,6 +1,7 @@
 //! Integers of more than 64 bits and atoms beyond Latin-1. The interface of the VM has no calls
 //! for them, but they can pass through its external term format.
 
+use erlmcp_core::json::big;
 use rustler::{Env, Term};
 
 const VERSION: u8 = 131;
@@ -15,20 +16,7 @@ const CHUNK: u64 = 10_000_000_000_000_000_000;
 
 /// The integer that these characters stand for.
 pub(super) fn from_text<'a>(env: Env<'a>, text: &[u8]) -> Option<Term<'a>> {
-    let (digits, negative) = match text {
-        [b'-', digits @ ..] => (digits, true),
-        digits => (digits, false),
-    };
-    let mut limbs = Vec::with_capacity(digits.len() / CHUNK_DIGITS + 1);
-    let (first, chunks) = digits.split_at(digits.len() % CHUNK_DIGITS);
-    for chunk in std::iter::once(first).chain(chunks.chunks(CHUNK_DIGITS)) {
-        let value = chunk
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit & 15));
-        multiply_add(&mut limbs, CHUNK, value);
-    }
-    let mut bytes: Vec<u8> = limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect();
-    while bytes.pop_if(|byte| *byte == 0).is_some() {}
+    let (negative, bytes) = big::bytes(text);
     let mut format = vec![VERSION];
     match u8::try_from(bytes.len()) {
         Ok(count) => format.extend([SMALL_BIG, count]),
@@ -40,18 +28,6 @@ pub(super) fn from_text<'a>(env: Env<'a>, text: &[u8]) -> Option<Term<'a>> {
     format.push(u8::from(negative));
     format.extend(bytes);
     env.binary_to_term(&format).map(|(term, _)| term)
-}
-
-fn multiply_add(limbs: &mut Vec<u64>, factor: u64, summand: u64) {
-    let mut carry = u128::from(summand);
-    for limb in limbs.iter_mut() {
-        carry += u128::from(*limb) * u128::from(factor);
-        *limb = carry as u64;
-        carry >>= u64::BITS;
-    }
-    if carry > 0 {
-        limbs.push(carry as u64);
-    }
 }
 
 /// The characters of an integer that does not fit 64 bits; `None` if there are more than `max`.
