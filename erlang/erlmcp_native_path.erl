@@ -108,7 +108,8 @@
 %% the log and uses `beam'. A path asked for by name that cannot be had keeps the application
 %% from starting, and so does the path `beam' where there is neither OTP 27 nor jsx. Where `beam'
 %% is only the way out, that is an error in the log: a node that boots without JSON can be told
-%% what it is missing, one that does not boot cannot.
+%% what it is missing, one that does not boot cannot. On the path `port' it is none, since JSON
+%% that arrives is decoded in the program.
 -spec configure() -> ok | {error, erlmcp_native:reason()}.
 configure() ->
     configure(application:get_env(erlmcp_native, path)).
@@ -118,20 +119,20 @@ configure({ok, beam}) ->
     beam(erlmcp_native_json_beam:codec());
 configure({ok, port}) ->
     port(erlmcp_native_port:available());
-configure(Path) ->
-    case {Path, erlmcp_native_nif:status()} of
-        {{ok, nif}, {failed, Why}} ->
-            {error, {path_unavailable, nif, Why}};
-        {{ok, Path}, _} when Path =/= nif ->
-            {error, {option, path, Path}};
-        {_, loaded} ->
-            set_workers(application:get_env(erlmcp_native, workers)),
-            put_default(nif);
-        {undefined, {failed, Why}} ->
-            logger:warning("erlmcp_native: no native library, running on pure Erlang: ~0tp", [Why]),
-            _ = beam(erlmcp_native_json_beam:codec()),
-            put_default(beam)
-    end.
+configure({ok, Path}) when Path =/= nif ->
+    {error, {option, path, Path}};
+configure(Wanted) ->
+    configure(Wanted, erlmcp_native_nif:status()).
+
+configure(_, loaded) ->
+    set_workers(application:get_env(erlmcp_native, workers)),
+    put_default(nif);
+configure({ok, nif}, {failed, Why}) ->
+    {error, {path_unavailable, nif, Why}};
+configure(undefined, {failed, Why}) ->
+    logger:warning("erlmcp_native: no native library, running on pure Erlang: ~0tp", [Why]),
+    _ = beam(erlmcp_native_json_beam:codec()),
+    put_default(beam).
 
 beam({ok, _}) ->
     put_default(beam);

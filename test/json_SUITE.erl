@@ -378,7 +378,7 @@ wrong_options(Config) ->
         end
     end,
     Limits = fun(Key) -> [{Key, V} || V <- [0, -1, 1000001, 1.0, infinity, 1 bsl 70]] end,
-    Paths = [{path, V} || V <- [port, default, <<"nif">>]],
+    Paths = [{path, V} || V <- [rust, default, <<"nif">>]],
     Wrong = [
         {Decode, [{null, <<"null">>}, {null, 0}, {keys, atom}, {strings, referred}]},
         {Decode, [{return, binary}, {max_batch, 1}, {<<"null">>, nil} | Limits(max_depth)]},
