@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use erlmcp_core::child::{Command, Grace, Host, Lines, Stderr};
 use erlmcp_core::{Connection, Error};
 
-use crate::connection::Conn;
+use crate::connection::{Conn, Settings};
 use crate::guard::Guard;
 use crate::op::to_vm;
 use crate::program::Program;
@@ -78,14 +78,15 @@ pub(crate) fn start(program: &Arc<Program>, id: u64, mut body: Bytes) -> Result<
         return Err(Malformed);
     };
     let command = command(child)?;
-    let limits = options::limits(given)?;
+    let settings = Settings::read(given)?;
+    let limits = settings.limits.clone();
     let Ok(children) = program.children() else {
         let reason = reason::term(Error::Posix(libc::EAGAIN));
         program.out.send(to_vm::DOWN, id, &[&reason]);
         return Ok(());
     };
     let mut errors = None;
-    let conn = Conn::insert(program, id, window.into(), limits.clone(), |sink| {
+    let conn = Conn::insert(program, id, window.into(), settings, |sink| {
         let (connection, lines) =
             Connection::child(&program.runtime, sink, children, command, limits);
         errors = Some(lines);

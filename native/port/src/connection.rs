@@ -352,7 +352,7 @@ fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
         Item::Oversized(_) => None,
     });
     let first = places.clone().next().map_or(0, |(start, _)| start);
-    let end = places.clone().last().map_or(0, |(start, len)| start + len);
+    let end = places.clone().next_back().map_or(0, |(start, len)| start + len);
     let mut table = Vec::with_capacity(4 + 8 * items.len());
     table.extend((items.len() as u32).to_be_bytes());
     for (start, len) in places {
