@@ -144,7 +144,7 @@ text(_) ->
     error.
 
 valid(owner, V) -> is_pid(V);
-valid(path, V) -> V =:= default orelse V =:= nif orelse V =:= beam;
+valid(path, V) -> lists:member(V, [default, nif, port, beam]);
 valid(revision, V) -> is_binary(V);
 valid(initialized, V) -> V =:= owner orelse V =:= auto;
 valid(max_message_bytes, V) -> in(V, 1, 16#ffffffff);

@@ -103,7 +103,7 @@ defaults() ->
 
 valid(handler, {Module, _}) -> is_atom(Module) andalso loads(Module);
 valid(server_id, V) -> V =/= none andalso (is_atom(V) orelse is_binary(V));
-valid(path, V) -> V =:= default orelse V =:= nif orelse V =:= beam;
+valid(path, V) -> lists:member(V, [default, nif, port, beam]);
 valid(owner, V) -> is_pid(V) orelse V =:= none;
 valid(endpoint, V) -> is_path(V);
 valid(revisions, V) -> is_list(V) andalso V =/= [] andalso V -- ?REVISIONS =:= [];
