@@ -8,7 +8,6 @@
 
 -behaviour(erlmcp_native_http_path).
 
--include("erlmcp_native_port.hrl").
 -include("erlmcp_native_port_http.hrl").
 
 -export([listen/3, listener_handle_info/2, listener_info/1, listener_drain/2, listener_close/1]).
@@ -17,6 +16,8 @@
 
 -export_type([served/0]).
 
+-define(LINK, erlmcp_native_port_http_link).
+
 %% The VM's own default.
 -define(IDLE_HEAP_WORDS, 233).
 
@@ -24,8 +25,7 @@
 -define(PIECES, 4).
 
 -record(listener, {
-    handle :: erlmcp_native_port:handle(),
-    id :: erlmcp_native_port:id(),
+    link :: ?LINK:link(),
     sockname :: erlmcp_native:address()
 }).
 
@@ -49,7 +49,7 @@
 listen(Endpoint, Options, Serve) ->
     case erlmcp_native_port_http_acceptor:start(Options, Serve) of
         {ok, Acceptor, AcceptorId} ->
-            case listen(Endpoint, Options, AcceptorId, erlmcp_native_port:open(none)) of
+            case listen(term_to_binary({AcceptorId, Endpoint, Options})) of
                 {ok, _} = Ok ->
                     Ok;
                 {error, _} = Error ->
@@ -60,36 +60,30 @@ listen(Endpoint, Options, Serve) ->
             Error
     end.
 
-listen(Endpoint, Options, AcceptorId, {ok, Id, Handle}) ->
-    Terms = term_to_binary({AcceptorId, Endpoint, Options}),
-    _ = erlmcp_native_port:command(Handle, ?TO_HTTP_LISTEN, Id, Terms),
-    receive
-        {erlmcp_native_io, Id, <<?FROM_HTTP_LISTENING, _:64, Sockname/binary>>} ->
-            {ok, #listener{
-                handle = Handle, id = Id, sockname = binary_to_term(Sockname, [safe])
-            }};
-        {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Reason/binary>>} ->
-            ok = erlmcp_native_port:forget(Id),
-            {error, binary_to_term(Reason, [safe])};
-        {erlmcp_native_io, Id, {down, Reason}} ->
-            {error, Reason}
-    end;
-listen(_, _, _, {error, _} = Error) ->
-    Error.
+listen(Terms) ->
+    case ?LINK:open() of
+        {ok, Link} ->
+            _ = ?LINK:tell(?TO_HTTP_LISTEN, Terms, Link),
+            case ?LINK:await(?FROM_HTTP_LISTENING, Link) of
+                {ok, Name} -> {ok, #listener{link = Link, sockname = binary_to_term(Name, [safe])}};
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
 
 %% @private
 -spec listener_handle_info(term(), #listener{}) ->
     {[{down, erlmcp_native:reason()} | drained], #listener{}} | unknown.
-listener_handle_info({erlmcp_native_io, Id, Packet}, #listener{id = Id} = Listener) ->
-    {listener_events(Packet), Listener};
-listener_handle_info(_, _) ->
-    unknown.
-
-listener_events(<<?FROM_HTTP_DRAINED, _:64>>) -> [drained];
-listener_events(<<?FROM_DOWN, _:64, Reason/binary>>) -> [{down, binary_to_term(Reason, [safe])}];
-listener_events({down, Reason}) -> [{down, Reason}];
-%% The answer to a question that was given up.
-listener_events(<<?FROM_HTTP_INFO, _/binary>>) -> [].
+listener_handle_info(Msg, #listener{link = Link} = Listener) ->
+    case ?LINK:message(Msg, Link) of
+        {packet, ?FROM_HTTP_DRAINED, _} -> {[drained], Listener};
+        %% The answer to a question that was given up.
+        {packet, _, _} -> {[], Listener};
+        {down, Reason} -> {[{down, Reason}], Listener};
+        {lost, Reason} -> {[{down, Reason}], Listener};
+        unknown -> unknown
+    end.
 
 %% @private
 -spec listener_info(#listener{}) ->
@@ -99,9 +93,8 @@ listener_events(<<?FROM_HTTP_INFO, _/binary>>) -> [].
         requests := non_neg_integer(),
         streams := non_neg_integer()
     }.
-listener_info(#listener{handle = Handle, id = Id, sockname = Sockname}) ->
-    {Connections, Requests, Streams} =
-        erlmcp_native_port_http_call:counts(Handle, ?TO_HTTP_INFO, Id),
+listener_info(#listener{link = Link, sockname = Sockname}) ->
+    {Connections, Requests, Streams} = ?LINK:counts(?TO_HTTP_INFO, Link),
     #{
         sockname => Sockname,
         connections => Connections,
@@ -111,15 +104,14 @@ listener_info(#listener{handle = Handle, id = Id, sockname = Sockname}) ->
 
 %% @private
 -spec listener_drain(#listener{}, non_neg_integer()) -> #listener{}.
-listener_drain(#listener{handle = Handle, id = Id} = Listener, Ms) ->
-    _ = erlmcp_native_port:command(Handle, ?TO_HTTP_DRAIN, Id, <<Ms:64>>),
+listener_drain(#listener{link = Link} = Listener, Ms) ->
+    _ = ?LINK:tell(?TO_HTTP_DRAIN, <<Ms:64>>, Link),
     Listener.
 
 %% @private
 -spec listener_close(#listener{}) -> ok.
-listener_close(#listener{handle = Handle, id = Id}) ->
-    ok = erlmcp_native_port_http_call:close(Handle, Id),
-    erlmcp_native_port:forget(Id).
+listener_close(#listener{link = Link}) ->
+    ?LINK:close(Link).
 
 %% @private
 -spec read_body(served(), timeout()) -> {ok, binary()} | {error, body_too_large | timeout | closed}.

@@ -7,7 +7,6 @@
 
 -behaviour(erlmcp_native_http_client_path).
 
--include("erlmcp_native_port.hrl").
 -include("erlmcp_native_port_http.hrl").
 
 -export([open/2, request/2, handle_info/2, take/3, cancel/2, info/1, close/1]).
@@ -15,27 +14,18 @@
 %% Bytes of an answer that may be under way or wait here.
 -define(MAX_WINDOW, 262144).
 
-%% Looking at certificates takes a while.
--define(OPEN_MS, 30000).
-
 %% Requests at a time on one connection over HTTP/2, as long as the program knows better.
 -define(STREAMS, 100).
 
+-define(LINK, erlmcp_native_port_http_link).
 -define(ANSWER, erlmcp_native_port_http_client_answer).
-
--record(link, {
-    id :: erlmcp_native_port:id(),
-    handle :: erlmcp_native_port:handle(),
-    %% Should that process be killed, the program is gone with it.
-    router :: reference()
-}).
 
 -record(client, {
     origin :: erlmcp_native_http_client_path:origin(),
     options :: erlmcp_native_http_options:client(),
     window :: pos_integer(),
     max :: pos_integer(),
-    link :: #link{} | none,
+    link :: ?LINK:link() | none,
     %% What the client tells itself carries it.
     key = make_ref() :: reference(),
     requests = #{} :: #{number_() => ?ANSWER:answer()},
@@ -65,8 +55,15 @@ open(Origin, #{high_water_bytes := HighWater} = Options) ->
         link = none
     },
     case connect(Client) of
-        {ok, Opened} -> opened(Opened);
-        {error, _} = Error -> Error
+        {ok, #client{link = Link} = Opened} ->
+            case ?LINK:await(?FROM_HTTP_CLIENT_OPENED, Link) of
+                {ok, _} -> {ok, Opened};
+                %% Nothing was looked up.
+                {error, nxdomain} -> {error, {option, host, maps:get(host, Origin)}};
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
     end.
 
 %% The program knows the limit of the peer; what it refuses beyond this fails.
@@ -76,47 +73,15 @@ max_requests(#{protocols := Protocols, max_connections := Connections, max_queue
         false -> Connections + Queue
     end.
 
+%% What is told before it is open waits in the program.
 connect(#client{origin = Origin, options = Options} = Client) ->
-    case erlmcp_native_port:open(none) of
-        {ok, Id, Handle} ->
-            Terms = term_to_binary({Origin, Options}),
-            _ = erlmcp_native_port:command(Handle, ?TO_HTTP_CLIENT_OPEN, Id, Terms),
-            Router = monitor(process, erlmcp_native_port),
-            {ok, Client#client{link = #link{id = Id, handle = Handle, router = Router}}};
+    case ?LINK:open() of
+        {ok, Link} ->
+            _ = ?LINK:tell(?TO_HTTP_CLIENT_OPEN, term_to_binary({Origin, Options}), Link),
+            {ok, Client#client{link = Link}};
         {error, _} = Error ->
             Error
     end.
-
-opened(#client{link = #link{id = Id, router = Router}, origin = Origin} = Client) ->
-    Result =
-        receive
-            {erlmcp_native_io, Id, <<?FROM_HTTP_CLIENT_OPENED, _:64>>} ->
-                ok;
-            {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Reason/binary>>} ->
-                {error, binary_to_term(Reason, [safe])};
-            {erlmcp_native_io, Id, {down, Reason}} ->
-                {error, Reason};
-            {'DOWN', Router, process, _, _} ->
-                {error, port_program}
-        after ?OPEN_MS -> {error, timeout}
-        end,
-    case Result of
-        ok ->
-            {ok, Client};
-        {error, Why} ->
-            ok = unlink_program(Client),
-            {error, open_error(Why, Origin)}
-    end.
-
-%% Nothing was looked up.
-open_error(nxdomain, #{host := Host}) -> {option, host, Host};
-open_error(Reason, _) -> Reason.
-
-unlink_program(#client{link = #link{id = Id, router = Router}}) ->
-    true = demonitor(Router, [flush]),
-    erlmcp_native_port:forget(Id);
-unlink_program(#client{link = none}) ->
-    ok.
 
 %% @private
 -spec request(erlmcp_native_http_client_path:request(), #client{}) ->
@@ -140,10 +105,9 @@ transmit(Head, Body, #client{link = none} = Client) ->
             self() ! {Client#client.key, Client#client.last + 1, Reason},
             add(Client)
     end;
-transmit(Head, Body, #client{link = #link{id = Id, handle = Handle}} = Client0) ->
+transmit(Head, Body, #client{window = Window} = Client0) ->
     {ok, Number, Client} = add(Client0),
-    Packet = [<<Number:64, (Client#client.window):32>>, Head | Body],
-    _ = erlmcp_native_port:command(Handle, ?TO_HTTP_CLIENT_REQUEST, Id, Packet),
+    _ = tell(?TO_HTTP_CLIENT_REQUEST, [<<Number:64, Window:32>>, Head | Body], Client),
     {ok, Number, Client}.
 
 add(#client{requests = Requests, active = Active, last = Last} = Client) ->
@@ -154,33 +118,36 @@ add(#client{requests = Requests, active = Active, last = Last} = Client) ->
 
 %% @private
 -spec handle_info(term(), #client{}) -> {events(), #client{}} | unknown.
-handle_info({erlmcp_native_io, Id, Message}, #client{link = #link{id = Id}} = Client) ->
-    message(Message, Client);
-handle_info({'DOWN', Router, process, _, _}, #client{link = #link{router = Router}} = Client) ->
-    down(port_program, false, Client);
 handle_info({Key, Number, Reason}, #client{key = Key, requests = Requests} = Client) ->
     case Requests of
         #{Number := Answer} -> lost(Number, Answer, #{reason => Reason, safe => true}, Client);
         #{} -> {[], Client}
     end;
-handle_info(_, _) ->
-    unknown.
+handle_info(_, #client{link = none}) ->
+    unknown;
+handle_info(Msg, #client{link = Link} = Client) ->
+    case ?LINK:message(Msg, Link) of
+        {packet, ?FROM_HTTP_ANSWER, Packet} ->
+            answered(Packet, Client);
+        {packet, _, _} ->
+            {[], Client};
+        {lost, Reason} ->
+            %% What it had not sent yet when it ended nobody knows.
+            all_lost(#{reason => Reason, safe => false}, Client#client{link = none});
+        {down, Reason} ->
+            %% It could not be opened again.
+            ok = ?LINK:forget(Link),
+            all_lost(#{reason => Reason, safe => true}, Client#client{link = none});
+        unknown ->
+            unknown
+    end.
 
-message(<<?FROM_HTTP_ANSWER, _:64, Number:64, Packet/binary>>, Client) ->
-    #client{requests = Requests} = Client,
+answered(<<Number:64, Packet/binary>>, #client{requests = Requests} = Client) ->
     case Requests of
         #{Number := Answer} -> news(Number, ?ANSWER:packet(Packet, Answer), Answer, Client);
         %% It was cancelled.
         #{} -> {[], Client}
-    end;
-%% It could not be opened again.
-message(<<?FROM_DOWN, _:64, Reason/binary>>, Client) ->
-    ok = unlink_program(Client),
-    down(binary_to_term(Reason, [safe]), true, Client);
-message({down, Reason}, Client) ->
-    down(Reason, false, Client);
-message(_, Client) ->
-    {[], Client}.
+    end.
 
 news(Number, {Notices, Answer}, Before, #client{requests = Requests, active = Active} = C0) ->
     C = C0#client{requests = Requests#{Number := Answer}},
@@ -200,16 +167,13 @@ event(Number, {head, Status, Headers}) -> {head, Number, Status, Headers};
 event(Number, readable) -> {readable, Number};
 event(Number, {failed, Failure}) -> {failed, Number, Failure}.
 
-%% What the program had not sent yet when it ended nobody knows.
-down(Reason, Safe, #client{requests = Requests, link = #link{router = Router}} = Client) ->
-    true = demonitor(Router, [flush]),
-    Failure = #{reason => Reason, safe => Safe},
+all_lost(Failure, #client{requests = Requests} = Client) ->
     maps:fold(
         fun(Number, Answer, {Events, C0}) ->
             {More, C} = lost(Number, Answer, Failure, C0),
             {More ++ Events, C}
         end,
-        {[], Client#client{link = none}},
+        {[], Client},
         Requests
     ).
 
@@ -245,10 +209,8 @@ taken(Status, Number, Answer0, #client{requests = Requests, window = Window} = C
 taken(_, Number, _, #client{requests = Requests} = Client) ->
     Client#client{requests = maps:remove(Number, Requests)}.
 
-tell(Op, Body, #client{link = #link{id = Id, handle = Handle}}) ->
-    erlmcp_native_port:command(Handle, Op, Id, Body);
-tell(_, _, #client{link = none}) ->
-    {error, closed}.
+tell(_, _, #client{link = none}) -> {error, closed};
+tell(Op, Body, #client{link = Link}) -> ?LINK:tell(Op, Body, Link).
 
 %% @private
 -spec cancel(number_(), #client{}) -> #client{}.
@@ -271,12 +233,11 @@ cancel(Number, #client{requests = Requests, active = Active} = Client) ->
     #{connections := non_neg_integer(), active := non_neg_integer(), queued := non_neg_integer()}.
 info(#client{link = none}) ->
     #{connections => 0, active => 0, queued => 0};
-info(#client{link = #link{id = Id, handle = Handle}}) ->
-    {Connections, Active, Queued} =
-        erlmcp_native_port_http_call:counts(Handle, ?TO_HTTP_CLIENT_INFO, Id),
+info(#client{link = Link}) ->
+    {Connections, Active, Queued} = ?LINK:counts(?TO_HTTP_CLIENT_INFO, Link),
     #{connections => Connections, active => Active, queued => Queued}.
 
 %% @private
 -spec close(#client{}) -> ok.
-close(Client) ->
-    unlink_program(Client).
+close(#client{link = none}) -> ok;
+close(#client{link = Link}) -> ?LINK:forget(Link).
