@@ -15,7 +15,7 @@
 %% `{erlmcp_native, Conn, event()}'.
 -module(erlmcp_native).
 
--export([connect/1, connect/2, await_connected/2]).
+-export([connect/1, connect/2, await_connected/2, child_spec/1, start_link/2]).
 -export([listen/1, listen/2]).
 -export([send/2, send/3, sender/1, take/2, take/3, recv/2, set_active/2]).
 -export([controlling_process/2, info/1, close/1, overview/0]).
@@ -26,9 +26,10 @@
 -type endpoint() ::
     #{host := inet:ip_address() | binary(), port := inet:port_number()}
     | #{path := binary()}
-    | #{abstract := binary()}.
+    | #{abstract := binary()}
+    | erlmcp_native_child_options:child().
 %% As checked by {@link erlmcp_native_options:endpoint/1}, which also takes a host as string or
-%% atom, and a port alone for 127.0.0.1.
+%% atom, and a port alone for 127.0.0.1. A child process is not listened on.
 
 -type address() ::
     {inet:ip_address(), inet:port_number()} | {path, binary()} | {abstract, binary()} | unnamed.
@@ -65,6 +66,10 @@
     | panic
     | no_json
     | port_program
+    | {exit_status, non_neg_integer()}
+    | {signal, atom() | pos_integer()}
+    | {command, binary(), atom()}
+    | {cwd, binary(), atom()}
     | {tls, tls_reason()}
     | {posix, atom()}
     | {option, Key :: term(), Value :: term()}
@@ -74,6 +79,9 @@
 %% `active': a take while messages are being pushed. `panic': a defect in native code.
 %% `no_json': on the path `beam' OTP 27 or jsx is needed. `port_program': the program of the path
 %% `port' has ended, and what was in it; it is started again.
+%%
+%% Of child processes: `exit_status' and `signal' (`sigkill', ...) say how one has ended; `command'
+%% and `cwd' which of them kept it from starting, and why.
 
 -type socket_info() :: #{
     state := connecting | open | eof | closing | down,
@@ -85,9 +93,10 @@
     frames_out := non_neg_integer(),
     bytes_out := non_neg_integer(),
     inbound_bytes := non_neg_integer(),
-    queue_bytes := non_neg_integer()
+    queue_bytes := non_neg_integer(),
+    os_pid => pos_integer() | undefined
 }.
-%% `inbound_bytes' wait for the owner, `queue_bytes' for the peer.
+%% `inbound_bytes' wait for the owner, `queue_bytes' for the peer. `os_pid' is that of a child.
 
 -type event() ::
     connected
@@ -96,6 +105,7 @@
     | passive
     | writable
     | eof
+    | {stderr, [binary() | {dropped, pos_integer()}, ...]}
     | {down, reason(), erlmcp_native_link:next()}.
 %% What the owner of a connection receives as `{erlmcp_native, Conn, Event}'.
 %%
@@ -103,9 +113,11 @@
 %% is something to {@link take/3}; told once until everything was taken. `{frames, Items}': active.
 %% `passive': the window given with {@link set_active/2} is used up. `writable': a send was refused
 %% with `busy' and there is room again. `eof': the peer has shut down its side, only with
-%% `half_close'. `{down, Reason, Next}': the connection is lost or could not be made, and everything
-%% that had arrived was delivered before; `{retry_in, Ms}' or, and then the process has ended,
-%% `final'.
+%% `half_close'. `{stderr, Lines}': a child process has written these to its standard error, only
+%% with `stderr => owner'; lines are dropped, and counted, where they come faster than they are
+%% taken, or lie unread in the owner's mailbox (1,000 messages or 1 MiB). `{down, Reason, Next}':
+%% the connection is lost or could not be made, and everything that had arrived was delivered
+%% before; `{retry_in, Ms}' or, and then the process has ended, `final'.
 
 -type listener_event() :: {accepted, Conn :: pid()} | {down, reason(), final}.
 %% What the owner of a listener receives as `{erlmcp_native, Listener, Event}'. The connection's
@@ -146,18 +158,58 @@ connect(Endpoint) ->
 %% @doc Starts to connect. `connected' or `{down, _, _}' follows.
 -spec connect(map(), connect_options()) -> {ok, pid()} | {error, reason()}.
 connect(Endpoint, Options) ->
+    configured(Endpoint, Options, fun erlmcp_native_conn_sup:start_conn/1).
+
+configured(Endpoint, Options, Start) ->
     with([
-        fun(Acc) -> named(endpoint, erlmcp_native_options:endpoint(Endpoint), Acc) end,
+        fun(Acc) -> named(endpoint, erlmcp_native_options:target(Endpoint), Acc) end,
         fun(Acc) -> own(Options, #{reconnect => false}, Acc) end,
         fun(#{rest := Rest} = Acc) ->
             named(connection, erlmcp_native_options:connection(Rest), Acc)
+        end,
+        fun(#{connection := Connection, endpoint := Target} = Acc) ->
+            named(connection, erlmcp_native_options:fits(Connection, Target), Acc)
         end
     ], fun(#{endpoint := Checked, own := Own, connection := Connection}) ->
         #{owner := Owner, active := Active, path := Path, reconnect := Reconnect} = Own,
         LinkOptions = #{path => Path, reconnect => Reconnect, connection => Connection},
         Dial = {Checked, LinkOptions},
-        erlmcp_native_conn_sup:start_conn(#{owner => Owner, active => Active, dial => Dial})
+        Start(#{owner => Owner, active => Active, dial => Dial})
     end).
+
+%% @doc A connection as a child of a supervisor of the user's, for an owner that has a name. It is
+%% made again by itself, with backoff, and the owner is told at once when it is lost; the
+%% supervisor starts it again when it has given up (`max_attempts'), or fails.
+%%
+%% ```
+%% erlmcp_native:child_spec(#{
+%%     endpoint => #{command => "npx", args => ["-y", "@modelcontextprotocol/server-everything"]},
+%%     owner => my_client,
+%%     options => #{active => true}
+%% })
+%% '''
+-spec child_spec(#{
+    endpoint := map(),
+    owner := pid() | atom(),
+    options => connect_options(),
+    id => term()
+}) -> supervisor:child_spec().
+child_spec(#{endpoint := Endpoint, owner := Owner} = Given) ->
+    Options = maps:merge(#{reconnect => true}, maps:get(options, Given, #{})),
+    #{
+        id => maps:get(id, Given, ?MODULE),
+        start => {?MODULE, start_link, [Endpoint, Options#{owner => Owner}]}
+    }.
+
+%% @private
+-spec start_link(map(), map()) -> {ok, pid()} | {error, reason()}.
+start_link(Endpoint, #{owner := Name} = Options) when is_atom(Name) ->
+    case whereis(Name) of
+        undefined -> {error, {option, owner, Name}};
+        Owner -> start_link(Endpoint, Options#{owner := Owner})
+    end;
+start_link(Endpoint, Options) ->
+    configured(Endpoint, Options, fun erlmcp_native_conn:start_link/1).
 
 %% @doc Waits in the owner for the outcome of {@link connect/2}; takes the event from the mailbox.
 -spec await_connected(pid(), timeout()) -> ok | {error, reason()}.

@@ -11,6 +11,7 @@
 %% <li>`ssl' answers the peer's close_notify with its own: over TLS `half_close' makes no
 %% difference, the connection is `closed'. A reset is reported as `closed' too.</li>
 %% <li>After `{eof, armed}' the loss of the connection shows only when something is sent.</li>
+%% <li>Child processes: see {@link erlmcp_native_beam_child}.</li>
 %% </ul>
 %% Bytes after the last complete frame are dropped at the end of the stream, and the reason stays
 %% `closed'.
@@ -61,12 +62,27 @@
     {ok, socket()} | {error, erlmcp_native:reason()}.
 open(Endpoint, Options) ->
     case erlmcp_native_decode:available(beam, Options) of
-        ok ->
-            Opening = erlmcp_native_beam_opening:dial(Endpoint, Options),
-            {ok, new({connecting, Opening}, Options, #{})};
-        {error, _} = Error ->
-            Error
+        ok -> begin_to(Endpoint, Options);
+        {error, _} = Error -> Error
     end.
+
+begin_to(#{command := _} = Child, #{high_water_bytes := HighWater} = Options) ->
+    case erlmcp_native_beam_child:start(Child, HighWater) of
+        {ok, Session} ->
+            Stream = erlmcp_native_beam_stream:child(Session),
+            {ok, started(new({open, Stream}, Options, erlmcp_native_beam_child:ends(Session)))};
+        {error, {path_unavailable, _, _}} = Error ->
+            Error;
+        {error, Reason} ->
+            {ok, started(lose(Reason, new(failed, Options, #{})))}
+    end;
+begin_to(Endpoint, Options) ->
+    {ok, new({connecting, erlmcp_native_beam_opening:dial(Endpoint, Options)}, Options, #{})}.
+
+%% Whoever opens a connection waits for the outcome.
+started(#socket{tag = Tag} = S) ->
+    self() ! {Tag, started},
+    S.
 
 %% @doc The socket of an accepted connection, for the listener.
 -spec accepted(
@@ -184,6 +200,8 @@ sender(_) ->
 -spec handle_info(term(), socket()) -> {erlmcp_native_path:notice(), socket()} | unknown.
 handle_info({Tag, look}, #socket{tag = Tag} = S) ->
     look(S);
+handle_info({Tag, started}, #socket{tag = Tag} = S) ->
+    {ready, S};
 handle_info({Tag, lost}, #socket{tag = Tag} = S) ->
     notice(lose(closed, S));
 handle_info(Msg, #socket{phase = {connecting, Opening}} = S) ->
@@ -278,7 +296,8 @@ forget_own(#socket{tag = Tag, look = Look} = S) ->
     _ = [erlang:cancel_timer(Timer) || {Timer, _} <- [Look]],
     receive
         {Tag, lost} -> forget_own(lose(closed, S#socket{look = none}));
-        {Tag, look} -> forget_own(S#socket{look = none})
+        {Tag, look} -> forget_own(S#socket{look = none});
+        {Tag, started} -> forget_own(S)
     after 0 -> S#socket{look = none}
     end.
 

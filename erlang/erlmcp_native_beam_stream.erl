@@ -1,8 +1,8 @@
 %% @doc An established connection as its owner holds it: a plain socket, which it controls
-%% itself, or a TLS session.
+%% itself, a TLS session, or a child process.
 -module(erlmcp_native_beam_stream).
 
--export([tcp/1, tls/1, watch/1]).
+-export([tcp/1, tls/1, child/1, watch/1]).
 -export([arm/1, send/4, queued/1, give/2, close/2, keys/1, waiting/1, handle_info/2]).
 
 -export_type([stream/0, arrival/0]).
@@ -23,7 +23,9 @@
 
 -record(tls, {session :: erlmcp_native_beam_session:session()}).
 
--opaque stream() :: #tcp{} | #tls{}.
+-record(child, {session :: erlmcp_native_beam_child:session()}).
+
+-opaque stream() :: #tcp{} | #tls{} | #child{}.
 
 -type arrival() :: {data, binary()} | {lost, erlmcp_native:reason()}.
 
@@ -35,10 +37,15 @@ tcp(Port) -> #tcp{port = Port}.
 -spec tls(erlmcp_native_beam_session:session()) -> stream().
 tls(Session) -> #tls{session = Session}.
 
+%% @doc A child process.
+-spec child(erlmcp_native_beam_child:session()) -> stream().
+child(Session) -> #child{session = Session}.
+
 %% @doc To be called once by each owner.
 -spec watch(stream()) -> stream().
 watch(#tcp{} = Stream) -> Stream;
-watch(#tls{session = Session}) -> #tls{session = erlmcp_native_beam_session:watch(Session)}.
+watch(#tls{session = Session}) -> #tls{session = erlmcp_native_beam_session:watch(Session)};
+watch(#child{session = Session}) -> #child{session = erlmcp_native_beam_child:watch(Session)}.
 
 %% @doc Asks for one chunk, or the end, as a message.
 -spec arm(stream()) -> ok | {error, closed}.
@@ -48,7 +55,9 @@ arm(#tcp{port = Port}) ->
         {error, _} -> {error, closed}
     end;
 arm(#tls{session = Session}) ->
-    erlmcp_native_beam_session:arm(Session).
+    erlmcp_native_beam_session:arm(Session);
+arm(#child{session = Session}) ->
+    erlmcp_native_beam_child:arm(Session).
 
 %% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue. One
 %% message is always accepted into an empty queue.
@@ -66,7 +75,10 @@ send(#tcp{handed = Handed} = Stream, Data, Size, Max) ->
         {_, Known} -> {{error, busy}, Known}
     end;
 send(#tls{session = Session} = Stream, Data, Size, Max) ->
-    {erlmcp_native_beam_session:send(Session, Data, Size, Max), Stream}.
+    {erlmcp_native_beam_session:send(Session, Data, Size, Max), Stream};
+send(#child{session = Session}, Data, Size, Max) ->
+    {Result, Next} = erlmcp_native_beam_child:send(Session, Data, Size, Max),
+    {Result, #child{session = Next}}.
 
 %% @doc Bytes that wait to be sent.
 -spec queued(stream()) -> {non_neg_integer(), stream()}.
@@ -76,7 +88,10 @@ queued(#tcp{port = Port} = Stream) ->
         {error, _} -> {0, Stream#tcp{handed = 0}}
     end;
 queued(#tls{session = Session} = Stream) ->
-    {erlmcp_native_beam_session:queued(Session), Stream}.
+    {erlmcp_native_beam_session:queued(Session), Stream};
+queued(#child{session = Session}) ->
+    {Bytes, Next} = erlmcp_native_beam_child:queued(Session),
+    {Bytes, #child{session = Next}}.
 
 %% @doc Makes another process the owner. Returns what has come for the old one, in order. `badarg'
 %% if the caller does not own the stream.
@@ -87,7 +102,9 @@ give(#tcp{port = Port}, NewOwner) ->
         _ -> give_port(Port, NewOwner)
     end;
 give(#tls{session = Session}, NewOwner) ->
-    erlmcp_native_beam_session:give(Session, NewOwner).
+    erlmcp_native_beam_session:give(Session, NewOwner);
+give(#child{session = Session}, NewOwner) ->
+    erlmcp_native_beam_child:give(Session, NewOwner).
 
 give_port(Port, NewOwner) ->
     Arrivals = disarm(Port),
@@ -128,7 +145,9 @@ close(#tcp{port = Port}, LingerMs) ->
     Pid ! go,
     ok;
 close(#tls{session = Session}, LingerMs) ->
-    erlmcp_native_beam_session:close(Session, LingerMs).
+    erlmcp_native_beam_session:close(Session, LingerMs);
+close(#child{session = Session}, LingerMs) ->
+    erlmcp_native_beam_child:close(Session, LingerMs).
 
 %% The driver tells nobody but a suspended sender that its queue has room.
 linger(Port, Deadline, Wait) ->
@@ -162,7 +181,8 @@ drop(Port, Reads) ->
 %% a pair, or the reference of a `DOWN'.
 -spec keys(stream()) -> [gen_tcp:socket() | reference()].
 keys(#tcp{port = Port}) -> [Port];
-keys(#tls{session = Session}) -> erlmcp_native_beam_session:keys(Session).
+keys(#tls{session = Session}) -> erlmcp_native_beam_session:keys(Session);
+keys(#child{session = Session}) -> erlmcp_native_beam_child:keys(Session).
 
 %% @doc What waits in the owner's mailbox.
 -spec waiting(stream()) -> arrival() | none.
@@ -174,7 +194,9 @@ waiting(#tcp{port = Port}) ->
     after 0 -> none
     end;
 waiting(#tls{session = Session}) ->
-    erlmcp_native_beam_session:waiting(Session).
+    erlmcp_native_beam_session:waiting(Session);
+waiting(#child{session = Session}) ->
+    erlmcp_native_beam_child:waiting(Session).
 
 %% @doc Gives meaning to a message in the owner's mailbox.
 -spec handle_info(term(), stream()) -> arrival() | unknown.
@@ -182,6 +204,7 @@ handle_info({tcp, Port, Data}, #tcp{port = Port}) -> {data, Data};
 handle_info({tcp_error, Port, Reason}, #tcp{port = Port}) -> {lost, lost(Reason)};
 handle_info({tcp_closed, Port}, #tcp{port = Port}) -> {lost, closed};
 handle_info(Msg, #tls{session = Session}) -> erlmcp_native_beam_session:handle_info(Msg, Session);
+handle_info(Msg, #child{session = Session}) -> erlmcp_native_beam_child:handle_info(Msg, Session);
 handle_info(_, _) -> unknown.
 
 lost(Reason) -> erlmcp_native_beam_inet:reason(Reason).

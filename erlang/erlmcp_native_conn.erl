@@ -29,7 +29,8 @@
     %% What there is to take has been announced, or is being pushed.
     readable = false :: boolean(),
     %% A reminder to go on pushing is in the mailbox.
-    reminded = false :: boolean()
+    reminded = false :: boolean(),
+    stderr = none :: erlmcp_native_stderr:stderr() | none
 }).
 
 %% A slice of pushing: other messages are served in between.
@@ -124,8 +125,18 @@ events([readable | Events], State) ->
     continue(readable(State), Events);
 events([{down, Reason, final} | _], State) ->
     {final, tell({down, Reason, final}, State)};
+events([{stderr, Lines} | Events], State) ->
+    events(Events, stderr(Lines, State));
 events([Event | Events], State) ->
     events(Events, tell(Event, State)).
+
+stderr(Lines, #state{stderr = none} = State) ->
+    stderr(Lines, State#state{stderr = erlmcp_native_stderr:new()});
+stderr(Lines, #state{owner = Owner, stderr = Stderr} = State) ->
+    case erlmcp_native_stderr:pass(Lines, Owner, Stderr) of
+        {[], Next} -> State#state{stderr = Next};
+        {Passed, Next} -> tell({stderr, Passed}, State#state{stderr = Next})
+    end.
 
 continue({ok, State}, Events) -> events(Events, State);
 continue({final, _} = Final, _) -> Final.

@@ -33,6 +33,7 @@
     connected
     | readable
     | writable
+    | {stderr, [binary() | {dropped, pos_integer()}, ...]}
     | {down, erlmcp_native:reason(), next()}.
 %% `{down, Reason, Next}': the connection is lost, or a try to connect has failed.
 
@@ -51,7 +52,7 @@
 %% @doc Starts to connect; `connected' or `{down, _, _}' follows as an event.
 -spec dial(erlmcp_native:endpoint(), options()) -> {ok, link()} | {error, erlmcp_native:reason()}.
 dial(Endpoint, #{path := Path, reconnect := Reconnect, connection := Options}) ->
-    case erlmcp_native_path:use(Path) of
+    case erlmcp_native_path:use(Path, Endpoint) of
         {ok, Module} ->
             open(#link{
                 path = Module,
@@ -153,6 +154,7 @@ open(#link{path = Path, endpoint = Endpoint, options = Options} = Link) ->
 
 notice(none, Link) -> {[], Link};
 notice(writable, Link) -> {[writable], Link};
+notice({stderr, _} = Lines, Link) -> {[Lines], Link};
 notice(ready, #link{phase = connecting} = Link) -> settle(Link);
 notice(ready, Link) -> {[readable], Link}.
 

@@ -4,7 +4,7 @@
 %% `{error, {option, Key, Value}}' and nothing is started.
 -module(erlmcp_native_options).
 
--export([connection/1, listener/1, endpoint/1, check/4]).
+-export([connection/1, listener/1, endpoint/1, target/1, fits/2, check/4]).
 
 -export_type([check/0]).
 
@@ -93,6 +93,22 @@ endpoint(#{abstract := Name} = Endpoint) when map_size(Endpoint) =:= 1 ->
     end;
 endpoint(Other) ->
     {error, {option, endpoint, Other}}.
+
+%% @doc What to connect to: an endpoint, or a child process, see
+%% {@link erlmcp_native_child_options}.
+-spec target(term()) ->
+    {ok, erlmcp_native:endpoint()} | {error, erlmcp_native:reason()}.
+target(#{command := _} = Child) ->
+    erlmcp_native_child_options:check(Child);
+target(Other) ->
+    endpoint(Other).
+
+%% @doc Refuses options that mean something that a child process does not have.
+-spec fits(connection(), erlmcp_native:endpoint()) ->
+    {ok, connection()} | {error, erlmcp_native:reason()}.
+fits(#{tls := Tls}, #{command := _}) when Tls =/= false -> {error, {option, tls, Tls}};
+fits(#{half_close := true}, #{command := _}) -> {error, {option, half_close, true}};
+fits(Options, _) -> {ok, Options}.
 
 %% @doc Checks the options of a connection.
 -spec connection(term()) -> {ok, connection()} | {error, erlmcp_native:reason()}.

@@ -11,7 +11,7 @@
 %% owner; the new owner begins with `take/3', whatever was waiting.
 -module(erlmcp_native_path).
 
--export([configure/0, module/1, default/0, use/1]).
+-export([configure/0, module/1, default/0, use/1, use/2]).
 
 -export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0]).
 
@@ -46,8 +46,8 @@
 %% everything it sent has been taken; only with `half_close => true'. `{down, Reason}': the
 %% connection is over and everything that had arrived has been taken.
 
--type notice() :: ready | writable | none.
-%% `writable': a send was refused with `busy' and there is room again.
+-type notice() :: ready | writable | {stderr, [binary() | {dropped, pos_integer()}, ...]} | none.
+%% `writable': a send was refused with `busy' and there is room again. `stderr': of a child.
 
 -type sender() :: {module(), term()}.
 %% Sends from any process without passing through the owner: `Module:send_direct(Term, Data)'.
@@ -181,6 +181,19 @@ use(beam) ->
     {ok, module(beam)};
 use(Other) ->
     {error, {option, path, Other}}.
+
+%% @doc The same for what is to be connected to. Children of the path `nif' live in the port
+%% program too: to start processes is the business of one part of a program, and in the VM it is
+%% the VM's.
+-spec use(path() | default, erlmcp_native:endpoint()) ->
+    {ok, module()} | {error, erlmcp_native:reason()}.
+use(Path, #{command := _}) ->
+    case use(Path) of
+        {ok, erlmcp_native_nif_path} -> use(port);
+        Other -> Other
+    end;
+use(Path, _) ->
+    use(Path).
 
 available(loaded) -> nif;
 available({failed, _}) -> beam.

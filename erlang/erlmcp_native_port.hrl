@@ -19,6 +19,9 @@
 -define(TO_LISTEN, 16#20).
 -define(TO_ACCEPT, 16#21).
 
+-define(TO_CHILD, 16#60).
+-define(TO_STDERR_NEXT, 16#61).
+
 %% From the program.
 -define(FROM_HELLO, 16#81).
 -define(FROM_PONG, 16#82).
@@ -38,3 +41,5 @@
 -define(FROM_JSON, 16#95).
 
 -define(FROM_LISTENING, 16#a0).
+
+-define(FROM_STDERR, 16#e0).

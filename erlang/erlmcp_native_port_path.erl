@@ -21,6 +21,7 @@
     handle :: erlmcp_native_port:handle(),
     sending :: erlmcp_native_port_sending:sending(),
     options :: erlmcp_native_options:connection() | erlmcp_native_options:listener(),
+    child = none :: erlmcp_native_port_child:child() | none,
     %% Of the process that routes.
     router :: reference() | none,
     phase = connecting :: connecting | open | failed,
@@ -42,13 +43,21 @@
 %% @private
 -spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {ok, socket()} | {error, erlmcp_native:reason()}.
-open(Endpoint, #{high_water_bytes := Window} = Options) ->
+open(#{command := _} = Given, Options) ->
+    case erlmcp_native_port_child:new(Given) of
+        {ok, Child} -> open(?TO_CHILD, erlmcp_native_port_child:wire(Child), Child, Options);
+        {error, _} = Error -> Error
+    end;
+open(Endpoint, Options) ->
+    open(?TO_CONNECT, Endpoint, none, Options).
+
+open(Op, Endpoint, Child, #{high_water_bytes := Window} = Options) ->
     Sending = erlmcp_native_port_sending:new(),
     case erlmcp_native_port:open(Sending) of
         {ok, Id, Handle} ->
             Body = [<<Window:32>> | term_to_binary({Endpoint, Options})],
-            _ = erlmcp_native_port:command(Handle, ?TO_CONNECT, Id, Body),
-            {ok, (new(Id, Handle, Sending, Options))#socket{router = watch()}};
+            _ = erlmcp_native_port:command(Handle, Op, Id, Body),
+            {ok, (new(Id, Handle, Sending, Options))#socket{router = watch(), child = Child}};
         {error, _} = Error ->
             Error
     end.
@@ -145,8 +154,13 @@ arrived(<<?FROM_OPENED, _:64>>, S) ->
     {ready, S#socket{phase = open}};
 arrived(<<?FROM_EOF, _:64>>, S) ->
     {ready, lose(eof, S)};
-arrived(<<?FROM_DOWN, _:64, Reason/binary>>, S) ->
-    {ready, lose(binary_to_term(Reason, [safe]), S)};
+arrived(<<?FROM_DOWN, _:64, Term/binary>>, #socket{child = Child} = S) ->
+    Reason = binary_to_term(Term, [safe]),
+    {ready, lose(erlmcp_native_port_child:reason(Reason, Child), S)};
+arrived(<<?FROM_STDERR, _:64, Term/binary>>, #socket{id = Id, handle = Handle} = S) ->
+    Notice = erlmcp_native_port_child:stderr(binary_to_term(Term, [safe]), S#socket.child),
+    _ = erlmcp_native_port:command(Handle, ?TO_STDERR_NEXT, Id),
+    {Notice, S};
 arrived(<<?FROM_INFO, _/binary>>, S) ->
     {none, S};
 arrived(Packet, #socket{inbound = Inbound} = S) ->

@@ -14,6 +14,7 @@ init([]) ->
     Children = [
         #{id => log, start => {erlmcp_native_log, start_link, []}},
         #{id => port, start => {erlmcp_native_port, start_link, []}},
+        #{id => groups, start => {erlmcp_native_beam_groups, start_link, []}},
         supervisor(erlmcp_native_conn_sup),
         supervisor(erlmcp_native_listener_sup),
         supervisor(erlmcp_native_http_client_sup),

@@ -5,7 +5,8 @@
 %% <li>erlmcp's: `host', `port', `owner', `server_id', `connect_timeout', `keepalive', `nodelay',
 %% `buffer_size' (how much is read ahead), `max_reconnect_attempts' (`0' never tries again),
 %% `ssl', `certfile', `keyfile', `test_mode' (is not registered).</li>
-%% <li>`endpoint' in place of `host' and `port', for instance `#{path => "/run/mcp.sock"}'.</li>
+%% <li>`endpoint' in place of `host' and `port', for instance `#{path => "/run/mcp.sock"}' or, for a
+%% child process, `#{command => "npx", args => [...]}'.</li>
 %% <li>`path': `nif', `beam' or `default'; `reconnect': a map as {@link erlmcp_native_backoff}
 %% has it, `true' or `false'.</li>
 %% <li>`guard': `auto', `client', `server' or `false', see {@link erlmcp_native_guard}. `auto'
@@ -207,6 +208,11 @@ maybe_all(Checks, Build) ->
         Values -> {ok, Build(lists:reverse(Values))}
     end.
 
+%% The shapes of erlmcp have no word for lines of standard error.
+endpoint(#{command := _, stderr := owner}) ->
+    {error, {option, stderr, owner}};
+endpoint(#{command := _} = Child) ->
+    erlmcp_native_options:target(Child);
 endpoint(Endpoint) when is_map_key(path, Endpoint); is_map_key(abstract, Endpoint) ->
     erlmcp_native_options:endpoint(Endpoint);
 endpoint(Endpoint) ->

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::sync::lock;
 
 pub(crate) use lines::Reading;
-pub use lines::{Lines, Taken};
+pub use lines::{Line, Lines};
 pub use process::Exit;
 use process::{Group, Stop};
 pub(crate) use process::{Process, exit_within};

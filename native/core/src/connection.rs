@@ -11,9 +11,9 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use crate::child::{Children, Command, Lines, Process, Reading, Stderr};
+use crate::child::{Children, Command, Lines, Reading, Stderr};
 use crate::dial::dial;
-use crate::driver::Driver;
+use crate::driver::{Child, Driver};
 use crate::error::Error;
 use crate::event::{Event, Sink};
 use crate::frame::{Item, envelope};
@@ -215,6 +215,7 @@ impl Connection {
     ) -> (Self, Lines) {
         let shared = Shared::new(sink, limits);
         let lines = Lines::new();
+        let told = lines.clone();
         let reading = match command.stderr {
             Stderr::Null => Reading::new(lines.clone(), 0, None),
             Stderr::Lines {
@@ -230,7 +231,8 @@ impl Connection {
                 tokio::spawn(reading.read(errors, started.process.exit()));
             }
             let pair = Pair::new(pipes.output, pipes.input)?;
-            Ok(Established::Child(pair, started.process))
+            let child = Child::new(started.process, told);
+            Ok(Established::Child(pair, child))
         }));
         (Self { shared }, lines)
     }
@@ -348,7 +350,7 @@ fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> usize {
 enum Established {
     Plain(Stream),
     Pair(Pair),
-    Child(Pair, Process),
+    Child(Pair, Child),
     Tls(Box<tokio_rustls::TlsStream<Stream>>),
 }
 
@@ -372,8 +374,8 @@ where
     match established {
         Ok(established) => {
             metrics::connections_opened.add(1);
-            let (wire, process) = shared.establish(established);
-            let driver = Box::pin(Driver::new(shared, wire, process).run());
+            let (wire, child) = shared.establish(established);
+            let driver = Box::pin(Driver::new(shared, wire, child).run());
             end.reason = driver.await;
             metrics::connections_ended.add(1);
         }
@@ -416,7 +418,7 @@ impl Shared {
         })
     }
 
-    fn establish(&self, established: Established) -> (Wire, Option<Process>) {
+    fn establish(&self, established: Established) -> (Wire, Option<Child>) {
         let mut child = None;
         let (wire, ends) = match established {
             Established::Plain(stream) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::child::{Process, exit_within};
+use crate::child::{Lines, Process, exit_within};
 use crate::connection::Shared;
 use crate::error::Error;
 use crate::sync::lock;
@@ -19,6 +19,10 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Between the end of a child's output and its own: what the owner is told says how it ended.
 const EXIT: Duration = Duration::from_millis(500);
+
+/// For the last lines of a child's standard error, which others may hold open, to come before the
+/// word of its end.
+const LINES: Duration = Duration::from_millis(100);
 
 /// How much may wait before the owner hears of it while the socket has more to give. Telling it
 /// of each read would wake it more often than it has work for.
@@ -32,10 +36,29 @@ pub(crate) struct Driver {
 }
 
 /// The child process at the other end.
-struct Child {
+pub(crate) struct Child {
     process: Process,
+    lines: Lines,
     exit: Pin<Box<dyn Future<Output = ()> + Send>>,
     gone: bool,
+}
+
+impl Child {
+    pub(crate) fn new(process: Process, lines: Lines) -> Self {
+        let mut exit = process.exit();
+        Self {
+            process,
+            lines,
+            exit: Box::pin(async move {
+                let _ = exit.wait_for(Option::is_some).await;
+            }),
+            gone: false,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 /// Where the task stands.
@@ -46,21 +69,11 @@ enum Step {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, process: Option<Process>) -> Self {
-        let child = process.map(|process| {
-            let mut exit = process.exit();
-            Box::new(Child {
-                process,
-                exit: Box::pin(async move {
-                    let _ = exit.wait_for(Option::is_some).await;
-                }),
-                gone: false,
-            })
-        });
+    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, child: Option<Child>) -> Self {
         Self {
             shared,
             wire,
-            child,
+            child: child.map(Box::new),
         }
     }
 
@@ -167,12 +180,17 @@ impl Driver {
 
     /// The end of a child's output is seldom the news: its exit is.
     async fn explain(&mut self, reason: Error) -> Error {
-        match (&self.child, reason) {
-            (Some(child), Error::Closed) => exit_within(&mut child.process.exit(), EXIT)
-                .await
-                .map_or(reason, Error::from),
-            _ => reason,
-        }
+        let ends = self
+            .child
+            .as_ref()
+            .filter(|_| reason == Error::Closed)
+            .map(|child| (child.process.exit(), child.lines.clone()));
+        let Some((mut exit, lines)) = ends else {
+            return reason;
+        };
+        let exit = exit_within(&mut exit, EXIT).await;
+        let _ = timeout(LINES, lines.ended()).await;
+        exit.map_or(reason, Error::from)
     }
 
     /// Sends what is queued, for as long as `linger` allows, and says goodbye. What the peer has

@@ -5,11 +5,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
-use erlmcp_core::child::{Command, Grace, Host, Lines, Stderr};
+use erlmcp_core::child::{Command, Grace, Host, Line, Lines, Stderr};
 use erlmcp_core::{Connection, Error};
+use tokio::sync::Semaphore;
 
 use crate::connection::{Conn, Settings};
 use crate::guard::Guard;
@@ -93,38 +94,83 @@ pub(crate) fn start(program: &Arc<Program>, id: u64, mut body: Bytes) -> Result<
         connection
     });
     if let Some(lines) = errors {
-        program
-            .runtime
-            .spawn(pass_on(program.clone(), id, conn, lines));
+        program.runtime.spawn(pass_on(conn, lines));
     }
     Ok(())
 }
 
 /// Sends the lines of standard error as the VM takes them; the last ones leave at the end in any
 /// case.
-async fn pass_on(program: Arc<Program>, id: u64, conn: Arc<Conn>, lines: Lines) {
+async fn pass_on(conn: Arc<Conn>, lines: Lines) {
+    conn.stderr.begin(lines.clone());
     loop {
-        let taken = lines.next().await;
-        if !taken.lines.is_empty() || taken.dropped > 0 {
-            let mut out = Writer::new();
-            out.tuple(2).list(taken.lines.len());
-            for line in &taken.lines {
-                out.binary(line);
-            }
-            out.nil().integer(taken.dropped);
-            program.out.send(to_vm::STDERR, id, &[&out.finish()]);
-        }
-        if taken.ended {
+        lines.ready().await;
+        if conn.send_stderr() {
             return;
         }
+        conn.stderr.taken_or(lines.ended()).await;
+    }
+}
+
+/// The lines of a child's standard error on their way to the VM.
+pub(crate) struct Errors {
+    lines: Mutex<Option<Lines>>,
+    taken: Semaphore,
+}
+
+impl Errors {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: Mutex::default(),
+            taken: Semaphore::new(0),
+        }
+    }
+
+    fn begin(&self, lines: Lines) {
+        *self.lock() = Some(lines);
+    }
+
+    /// The VM takes more.
+    pub(crate) fn taken(&self) {
+        self.taken.add_permits(1);
+    }
+
+    async fn taken_or(&self, ended: impl Future<Output = ()>) {
         tokio::select! {
-            permit = conn.lines.acquire() => {
+            permit = self.taken.acquire() => {
                 if let Ok(permit) = permit {
                     permit.forget();
                 }
             }
-            () = lines.ended() => {}
+            () = ended => {}
         }
+    }
+
+    /// Sends what there is, if anything: a list of binaries, and of numbers in the place of lines
+    /// that were dropped. Says whether nothing more will come.
+    pub(crate) fn send(&self, send: impl FnOnce(&[u8])) -> bool {
+        // Held over the sending: two that send at once would change the order.
+        let lines = self.lock();
+        let Some((lines, ended)) = lines.as_ref().map(Lines::take) else {
+            return true;
+        };
+        if !lines.is_empty() {
+            let mut out = Writer::new();
+            out.list(lines.len());
+            for line in lines {
+                match line {
+                    Line::Text(text) => out.binary(&text),
+                    Line::Dropped(count) => out.integer(count),
+                };
+            }
+            out.nil();
+            send(&out.finish());
+        }
+        ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Lines>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

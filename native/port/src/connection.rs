@@ -10,8 +10,8 @@ use erlmcp_core::frame::{Framing, Item};
 use erlmcp_core::inbox::{Batch, Status};
 use erlmcp_core::options::Limits;
 use erlmcp_core::{Connection, Event, Info, Sink, State};
-use tokio::sync::Semaphore;
 
+use crate::child::Errors;
 use crate::json::Decoder;
 use crate::op::{from_vm, to_vm};
 use crate::out::Body;
@@ -37,8 +37,8 @@ pub(crate) struct Conn {
     receiving: Mutex<Receiving>,
     /// Whether a task takes what the core has.
     task: AtomicU8,
-    /// Whether the VM takes lines of a child's standard error.
-    pub(crate) lines: Semaphore,
+    /// Of a child.
+    pub(crate) stderr: Errors,
 }
 
 /// What the program itself keeps to.
@@ -133,7 +133,7 @@ impl Conn {
                 down: false,
             }),
             task: AtomicU8::new(IDLE),
-            lines: Semaphore::new(1),
+            stderr: Errors::new(),
         });
         program.insert(id, Arc::new(Handle(conn.clone())));
         // What happened before there was a connection to tell of it.
@@ -184,6 +184,8 @@ impl Conn {
         match status {
             Status::EofArmed => self.tell_once(to_vm::EOF, |told| &mut told.eof, &[]),
             Status::Down(error) => {
+                // What a child said last may say why.
+                self.send_stderr();
                 self.tell_once(to_vm::DOWN, |told| &mut told.down, &reason::term(error));
             }
             Status::More | Status::Again => return window > 0,
@@ -277,6 +279,12 @@ impl Conn {
             .send(to_vm::INFO, self.id, &[question, &term]);
     }
 
+    /// Sends lines of standard error, and says whether nothing more will come.
+    pub(crate) fn send_stderr(&self) -> bool {
+        self.stderr
+            .send(|term| self.program.out.send(to_vm::STDERR, self.id, &[term]))
+    }
+
     fn receiving(&self) -> MutexGuard<'_, Receiving> {
         self.receiving
             .lock()
@@ -303,7 +311,7 @@ impl Resident for Handle {
             }
             from_vm::WANT_ROOM => conn.want_room(),
             from_vm::INFO => conn.tell_info(&body),
-            from_vm::STDERR_NEXT => conn.lines.add_permits(1),
+            from_vm::STDERR_NEXT => conn.stderr.taken(),
             _ => return Err(Malformed),
         }
         Ok(())
@@ -352,7 +360,10 @@ fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
         Item::Oversized(_) => None,
     });
     let first = places.clone().next().map_or(0, |(start, _)| start);
-    let end = places.clone().next_back().map_or(0, |(start, len)| start + len);
+    let end = places
+        .clone()
+        .next_back()
+        .map_or(0, |(start, len)| start + len);
     let mut table = Vec::with_capacity(4 + 8 * items.len());
     table.extend((items.len() as u32).to_be_bytes());
     for (start, len) in places {

@@ -1,6 +1,5 @@
 //! A child's standard error, in lines.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::process::Exit;
 use crate::sync::lock;
@@ -23,6 +22,9 @@ const LINE: usize = 64;
 
 const READ: usize = 8 * 1024;
 
+/// Silence after which it is told that lines were dropped.
+const UNTOLD: Duration = Duration::from_secs(1);
+
 /// Time for the last lines of a group that is over. A process that has left the group may hold
 /// the pipe for ever.
 const LAST_LINES: Duration = Duration::from_millis(100);
@@ -31,15 +33,13 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Lines(Arc<Shared>);
 
-/// What was taken.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// Without their line ends, in order.
-    pub lines: Vec<Bytes>,
-    /// How many were dropped after these.
-    pub dropped: u64,
-    /// Nothing more will come.
-    pub ended: bool,
+/// A line, or what there is in the place of some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Without its end.
+    Text(Bytes),
+    /// How many were dropped.
+    Dropped(u64),
 }
 
 struct Shared {
@@ -50,9 +50,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    lines: VecDeque<Bytes>,
+    lines: Vec<Line>,
     cost: usize,
-    dropped: u64,
     ended: bool,
 }
 
@@ -65,15 +64,16 @@ impl Lines {
         }))
     }
 
-    /// Waits until there is something, or the end. One task at a time.
-    pub async fn next(&self) -> Taken {
-        loop {
-            let taken = self.take();
-            if taken.ended || taken.dropped > 0 || !taken.lines.is_empty() {
-                return taken;
-            }
+    /// Waits until there is something to take, or the end. One task at a time.
+    pub async fn ready(&self) {
+        while self.is_empty() {
             self.0.change.notified().await;
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        let waiting = lock(&self.0.waiting);
+        waiting.lines.is_empty() && !waiting.ended
     }
 
     /// Waits until nothing more will come.
@@ -82,27 +82,28 @@ impl Lines {
         let _ = end.wait_for(|ended| *ended).await;
     }
 
-    fn take(&self) -> Taken {
+    /// Takes all there is, and says whether nothing more will come.
+    pub fn take(&self) -> (Vec<Line>, bool) {
         let mut waiting = lock(&self.0.waiting);
         waiting.cost = 0;
-        Taken {
-            lines: std::mem::take(&mut waiting.lines).into(),
-            dropped: std::mem::take(&mut waiting.dropped),
-            ended: waiting.ended,
-        }
+        (std::mem::take(&mut waiting.lines), waiting.ended)
     }
 
-    fn push(&self, line: Option<Bytes>) {
+    /// A line that is not allowed is counted, and told of with the next that is.
+    fn push(&self, line: &[u8], allowed: bool) {
         let mut waiting = lock(&self.0.waiting);
-        match line {
-            Some(line) if waiting.cost < MAX_WAITING && waiting.dropped == 0 => {
-                waiting.cost += line.len() + LINE;
-                waiting.lines.push_back(line);
-            }
-            _ => waiting.dropped += 1,
+        if allowed && waiting.cost < MAX_WAITING {
+            waiting.cost += line.len() + LINE;
+            waiting.lines.push(Line::Text(Bytes::copy_from_slice(line)));
+        } else if let Some(Line::Dropped(count)) = waiting.lines.last_mut() {
+            *count += 1;
+        } else {
+            waiting.lines.push(Line::Dropped(1));
         }
         drop(waiting);
-        self.0.change.notify_one();
+        if allowed {
+            self.0.change.notify_one();
+        }
     }
 }
 
@@ -111,6 +112,8 @@ pub(crate) struct Reading {
     lines: Lines,
     max_line: usize,
     bucket: Option<Bucket>,
+    /// The last line was dropped, and nobody was told.
+    untold: bool,
 }
 
 impl Drop for Reading {
@@ -127,6 +130,7 @@ impl Reading {
             lines,
             max_line,
             bucket: rate.map(Bucket::new),
+            untold: false,
         }
     }
 
@@ -150,17 +154,32 @@ impl Reading {
 
     async fn read_all(&mut self, mut pipe: pipe::Receiver, into: &mut Splitter) -> io::Result<()> {
         let mut block = BytesMut::with_capacity(READ);
-        while pipe.read_buf(&mut block).await? > 0 {
+        loop {
+            let read = pipe.read_buf(&mut block);
+            let read = if self.untold {
+                match timeout(UNTOLD, read).await {
+                    Ok(read) => read,
+                    Err(_) => {
+                        self.untold = false;
+                        self.lines.0.change.notify_one();
+                        continue;
+                    }
+                }
+            } else {
+                read.await
+            };
+            if read? == 0 {
+                return Ok(());
+            }
             into.split(&block, &mut |line| self.push(line));
             block.clear();
         }
-        Ok(())
     }
 
     fn push(&mut self, line: &[u8]) {
         let allowed = self.bucket.as_mut().is_none_or(Bucket::take);
-        self.lines
-            .push(allowed.then(|| Bytes::copy_from_slice(line)));
+        self.untold = !allowed;
+        self.lines.push(line, allowed);
     }
 }
 
@@ -266,11 +285,22 @@ mod tests {
     fn what_is_not_taken_is_bounded_and_counted() {
         let lines = Lines::new();
         for _ in 0..100_000 {
-            lines.push(Some(Bytes::from_static(b"a line")));
+            lines.push(b"a line", true);
         }
-        let taken = lines.take();
-        assert!(taken.lines.len() <= MAX_WAITING / LINE);
-        assert_eq!(taken.lines.len() as u64 + taken.dropped, 100_000);
-        assert_eq!(lines.take().dropped, 0);
+        let (mut taken, _) = lines.take();
+        assert!(taken.len() <= MAX_WAITING / LINE);
+        let dropped = 100_000 - taken.len() as u64 + 1;
+        assert_eq!(taken.pop(), Some(Line::Dropped(dropped)));
+        assert!(lines.take().0.is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_in_its_place() {
+        let lines = Lines::new();
+        for allowed in [true, false, false, true] {
+            lines.push(b"a", allowed);
+        }
+        let text = Line::Text(Bytes::from_static(b"a"));
+        assert_eq!(lines.take().0, [text.clone(), Line::Dropped(2), text]);
     }
 }
