@@ -15,6 +15,8 @@
 
 -export_type([session/0]).
 
+-include_lib("kernel/include/file.hrl").
+
 %% How often a queue is looked at that is to be sent before the end.
 -define(LOOK_MS, 10).
 
@@ -162,8 +164,14 @@ executable(#{command := Command, env := Env}) ->
                 Found -> {ok, Found}
             end;
         _ ->
-            {ok, Command}
+            runnable(Command, file:read_file_info(Command))
     end.
+
+%% What runs it may be a shell, which would tell it in words of its own.
+runnable(_, {error, Posix}) -> {error, Posix};
+runnable(Path, {ok, #file_info{type = regular, mode = Mode}}) when Mode band 8#111 =/= 0 ->
+    {ok, Path};
+runnable(_, _) -> {error, eacces}.
 
 chars(Name) ->
     case unicode:characters_to_list(Name, file:native_name_encoding()) of

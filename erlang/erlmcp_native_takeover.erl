@@ -1,6 +1,6 @@
 %% @doc Puts this application's implementations in the place of modules of erlmcp,
-%% `erlmcp_transport_tcp', `erlmcp_transport_http' and `erlmcp_json_rpc', while the application
-%% runs. Asked for with
+%% `erlmcp_transport_tcp', `erlmcp_transport_http', `erlmcp_transport_stdio',
+%% `erlmcp_transport_stdio_new' and `erlmcp_json_rpc', while the application runs. Asked for with
 %%
 %% ```
 %% {erlmcp_native, [{takeover, true}]}
@@ -172,10 +172,11 @@ put_back(State) ->
 reply_status(#state{status = Status} = State) ->
     {reply, Status, State}.
 
-%% An erlmcp without it does not need it.
+%% An erlmcp without one of the last does not need it.
 modules() ->
-    Http = [erlmcp_transport_http || code:which(erlmcp_transport_http) =/= non_existing],
-    [erlmcp_transport_tcp, erlmcp_json_rpc | Http].
+    Some = [erlmcp_transport_http, erlmcp_transport_stdio, erlmcp_transport_stdio_new],
+    Found = [Module || Module <- Some, code:which(Module) =/= non_existing],
+    [erlmcp_transport_tcp, erlmcp_json_rpc | Found].
 
 remind(CheckMs) ->
     erlang:send_after(CheckMs, self(), {?MODULE, check}).

@@ -35,6 +35,12 @@
         [{start_link, 1}, {send, 2}, {close, 1}],
         [{start_link, 2}, {send, 2}, {close, 1}, {get_info, 1}]
     ],
+    erlmcp_transport_stdio => [
+        [{start_link, 1}, {send, 2}, {close, 1}]
+    ],
+    erlmcp_transport_stdio_new => [
+        [{start_link, 2}, {send, 2}, {close, 1}]
+    ],
     erlmcp_json_rpc => [
         [
             {encode_request, 3},

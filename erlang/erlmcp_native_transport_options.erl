@@ -5,8 +5,9 @@
 %% <li>erlmcp's: `host', `port', `owner', `server_id', `connect_timeout', `keepalive', `nodelay',
 %% `buffer_size' (how much is read ahead), `max_reconnect_attempts' (`0' never tries again),
 %% `ssl', `certfile', `keyfile', `test_mode' (is not registered).</li>
-%% <li>`endpoint' in place of `host' and `port', for instance `#{path => "/run/mcp.sock"}' or, for a
-%% child process, `#{command => "npx", args => [...]}'.</li>
+%% <li>`endpoint' in place of `host' and `port', for instance `#{path => "/run/mcp.sock"}'.</li>
+%% <li>`command', and with it `args', `env', `cwd', `stderr', `stdin_grace_ms', `sigterm_grace_ms',
+%% for a child process: see {@link erlmcp_native_child_options}.</li>
 %% <li>`path': `nif', `beam' or `default'; `reconnect': a map as {@link erlmcp_native_backoff}
 %% has it, `true' or `false'.</li>
 %% <li>`guard': `auto', `client', `server' or `false', see {@link erlmcp_native_guard}. `auto'
@@ -106,7 +107,17 @@ defaults(Given) ->
         path => default
     }.
 
-option(Key, Value, #acc{endpoint = Endpoint} = Acc) when Key =:= host; Key =:= port ->
+option(Key, Value, #acc{endpoint = Endpoint} = Acc) when
+    Key =:= host;
+    Key =:= port;
+    Key =:= command;
+    Key =:= args;
+    Key =:= env;
+    Key =:= cwd;
+    Key =:= stderr;
+    Key =:= stdin_grace_ms;
+    Key =:= sigterm_grace_ms
+->
     Acc#acc{endpoint = Endpoint#{Key => Value}};
 option(endpoint, Value, Acc) when is_map(Value) ->
     Acc#acc{endpoint = maps:merge(Acc#acc.endpoint, Value)};
@@ -182,7 +193,7 @@ complete(#acc{endpoint = Endpoint, options = #{path := Path} = Options} = Acc) -
     maybe_all(
         [
             fun() -> endpoint(Endpoint) end,
-            fun() -> erlmcp_native_options:connection(with_tls(Acc)) end,
+            fun() -> connection(Acc) end,
             fun() -> reconnect(Acc) end
         ],
         fun([Checked, Connection, Reconnect]) ->
@@ -192,6 +203,12 @@ complete(#acc{endpoint = Endpoint, options = #{path := Path} = Options} = Acc) -
             }
         end
     ).
+
+connection(#acc{endpoint = Endpoint} = Acc) ->
+    case erlmcp_native_options:connection(with_tls(Acc)) of
+        {ok, Connection} -> erlmcp_native_options:fits(Connection, Endpoint);
+        {error, _} = Error -> Error
+    end.
 
 maybe_all(Checks, Build) ->
     Step = fun

@@ -159,14 +159,16 @@ exit_status_is_the_reason(Config) ->
 signal_is_the_reason(Config) ->
     [
         begin
-            Conn = shell(Config, "kill -" ++ Name ++ " $$; sleep 10", #{}),
+            Conn = shell(Config, "read line; kill -" ++ Name ++ " $$; sleep 10", #{}),
+            ok = erlmcp_native:send(Conn, <<"end">>),
             ?assertEqual({signal, Signal}, receive_down(Conn))
         end
      || {Name, Signal} <- [{"KILL", sigkill}, {"TERM", sigterm}, {"SEGV", sigsegv}]
     ].
 
 signal_is_a_status(Config) ->
-    Conn = shell(Config, "kill -KILL $$; sleep 10", #{}),
+    Conn = shell(Config, "read line; kill -KILL $$; sleep 10", #{}),
+    ok = erlmcp_native:send(Conn, <<"end">>),
     ?assertEqual({exit_status, 137}, receive_down(Conn)).
 
 missing_command(Config) ->

@@ -14,6 +14,9 @@ all() ->
     [
         off_unless_asked_for,
         unchanged_client_talks,
+        unchanged_stdio_client_talks_to_its_child,
+        a_child_that_dies_fails_what_waits,
+        a_child_for_a_server_process,
         a_client_that_stops_closes,
         a_client_that_dies_closes,
         what_cannot_be_reached_is_an_error,
@@ -50,7 +53,8 @@ init_per_testcase(Case, Config) ->
 
 end_per_testcase(_, Config) ->
     _ = application:stop(erlmcp_native),
-    [ok = application:unset_env(erlmcp_native, Key) || Key <- [takeover, takeover_check_ms]],
+    Keys = [takeover, takeover_check_ms, stdio_client],
+    [ok = application:unset_env(erlmcp_native, Key) || Key <- Keys],
     standins:unload(proplists:get_value(standins, Config)).
 
 shape(refuses_another_shape) -> ["unknown"];
@@ -90,6 +94,51 @@ unchanged_client_talks(_) ->
     write(Peer, #{<<"id">> => 2, <<"result">> => #{<<"tools">> => []}}),
     ?assertMatch({ok, #{<<"tools">> := []}}, result(Next)),
     nothing_received().
+
+%% Echoes the number of each request, and says who it is.
+server_script() ->
+    "while read -r line; do "
+    "id=${line#*'\"id\":'}; id=${id%%[,\\}]*}; "
+    "case $line in *end*) exit 3 ;; *silence*) continue ;; esac; "
+    "printf '{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"pid\":%s}}\\n' \"$id\" $$; "
+    "done".
+
+child() -> #{command => "sh", args => ["-c", server_script()], stderr => default}.
+
+unchanged_stdio_client_talks_to_its_child(_) ->
+    active = take_over(#{stdio_client => child()}),
+    {ok, C} = erlmcp_client:start_link({stdio, []}, #{}),
+    {ok, #{<<"pid">> := Pid}} = result(call(C, <<"initialize">>)),
+    ?assertEqual({ok, #{<<"pid">> => Pid}}, result(call(C, <<"tools/list">>))),
+    ok = erlmcp_client:stop(C),
+    await_gone(Pid).
+
+a_child_that_dies_fails_what_waits(_) ->
+    active = take_over(#{stdio_client => child()}),
+    {ok, C} = erlmcp_client:start_link({stdio, []}, #{}),
+    {ok, _} = result(call(C, <<"initialize">>)),
+    Waiting = call(C, <<"silence">>),
+    ?assertMatch({error, _}, result(call(C, <<"end">>))),
+    ?assertMatch({error, _}, result(Waiting)),
+    ?assertMatch({error, _}, result(call(C, <<"tools/list">>))),
+    ok = erlmcp_client:stop(C).
+
+a_child_for_a_server_process(_) ->
+    active = take_over(#{}),
+    {ok, T} = erlmcp_transport_stdio_new:start_link(tools, (child())#{test_mode => true}),
+    ?assertMatch(#{transport_id := tools}, erlmcp_transport_stdio_new:get_info(T)),
+    Ping = <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}">>,
+    ok = erlmcp_transport_stdio_new:send(T, Ping),
+    ok = erlmcp_transport_stdio_new:close(T).
+
+await_gone(Pid) ->
+    case string:trim(os:cmd("ps -o stat= -p " ++ integer_to_list(Pid))) of
+        [State | _] when State =/= $Z ->
+            receive after 20 -> ok end,
+            await_gone(Pid);
+        _ ->
+            ok
+    end.
 
 a_client_that_stops_closes(_) ->
     active = take_over(#{}),

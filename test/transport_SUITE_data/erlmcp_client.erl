@@ -16,6 +16,9 @@ stop(Client) -> gen_server:stop(Client).
 init({{tcp, Transport}, _}) ->
     process_flag(trap_exit, true),
     {ok, {erlmcp_transport_tcp, Transport, 1, #{}}};
+init({{stdio, _}, _}) ->
+    process_flag(trap_exit, true),
+    {ok, {erlmcp_transport_stdio, self(), 1, #{}}};
 init({{http, Options}, _}) ->
     process_flag(trap_exit, true),
     case erlmcp_transport_http:init(Options) of
