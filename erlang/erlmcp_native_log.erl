@@ -44,7 +44,7 @@ handle_call(_, _, State) ->
 %% @private
 -spec handle_cast(term(), none) -> {noreply, none}.
 handle_cast({event, Term}, State) ->
-    {Level, Target, Message, Dropped} = binary_to_term(Term, [safe]),
+    {Level, Target, Message, Dropped} = erlmcp_native_port_term:read(Term),
     handle_info({erlmcp_native_log, Level, Target, Message, Dropped}, State);
 handle_cast(_, State) ->
     {noreply, State}.

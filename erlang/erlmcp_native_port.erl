@@ -19,8 +19,8 @@
 
 -include("erlmcp_native_port.hrl").
 
--export([start_link/0, available/0, os_pid/0]).
--export([open/1, adopt/1, give/2, attach/1, forget/1, command/4, command/3]).
+-export([start_link/0, available/0, os_pid/0, info/0]).
+-export([open/1, adopt/1, give/2, attach/1, forget/1, accuse/1, command/4, command/3]).
 -export([ask/2, log_level/1, metrics/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -32,15 +32,6 @@
 -type handle() :: port().
 %% What packets are written to.
 
--record(route, {
-    pid :: pid(),
-    monitor :: reference(),
-    %% Brought down as bytes leave, for those that send.
-    sending = none :: erlmcp_native_port_sending:sending() | none,
-    %% Packets for a new owner that has not come for them, latest first.
-    held = none :: none | [term()]
-}).
-
 -record(state, {
     port = none :: port() | none,
     os_pid = none :: none | pos_integer(),
@@ -49,12 +40,14 @@
     since = 0 :: integer(),
     failures = 0 :: non_neg_integer(),
     generation = 0 :: non_neg_integer(),
-    routes = #{} :: #{id() => #route{}},
+    routes = erlmcp_native_port_routes:new() :: erlmcp_native_port_routes:routes(),
     %% Calls that wait for the hello.
     waiting = [] :: [{gen_server:from(), term()}],
     %% What was passed on since the program was last told, and in all.
     processed = 0 :: non_neg_integer(),
     total = 0 :: non_neg_integer(),
+    %% What came for ids that are not known, but for what may have been under way.
+    strays = 0 :: integer(),
     %% The timer of the hello, of the next start, or of the next look.
     timer = none :: none | reference(),
     %% Whether anything has come since the last look.
@@ -79,6 +72,9 @@
 -define(FLOOD_BYTES, 67108864).
 -define(FLOOD_PACKETS, 1024).
 
+%% More than can be under way to something that is closed, by far.
+-define(STRAY_BYTES, 67108864).
+
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
@@ -86,15 +82,17 @@ start_link() ->
 %% @doc Whether there is a program to start.
 -spec available() -> ok | {error, no_program}.
 available() ->
-    case filelib:is_regular(program()) of
-        true -> ok;
-        false -> {error, no_program}
-    end.
+    erlmcp_native_port_program:available().
 
 %% @doc The operating system's number of the program that runs.
 -spec os_pid() -> {ok, pos_integer()} | {error, erlmcp_native:reason()}.
 os_pid() ->
     call(os_pid).
+
+%% @doc How many ids have a route, and how often the program was started.
+-spec info() -> #{routes := non_neg_integer(), starts := non_neg_integer()}.
+info() ->
+    gen_server:call(?MODULE, info).
 
 %% @doc An id, with a route to the caller, and what to write to. Starts the program if it does not
 %% run.
@@ -119,6 +117,11 @@ give(Id, Pid) ->
 -spec attach(id()) -> ok | {error, erlmcp_native:reason()}.
 attach(Id) ->
     call({attach, Id}).
+
+%% @doc Says that the program has sent more than it was allowed to: it is not to be trusted.
+-spec accuse(id()) -> ok.
+accuse(Id) ->
+    gen_server:cast(?MODULE, {accuse, Id}).
 
 %% @doc Ends a route; what the id names is closed in the program.
 -spec forget(id()) -> ok.
@@ -154,7 +157,7 @@ metrics() ->
 counters({ok, Term}) ->
     [
         {binary_to_atom(<<"port_", Name/binary>>), Kind, Help, Value}
-     || {Name, Kind, Help, Value} <- binary_to_term(Term, [safe])
+     || {Name, Kind, Help, Value} <- erlmcp_native_port_term:read(Term)
     ];
 counters({error, _}) ->
     [].
@@ -192,12 +195,12 @@ handle_call(os_pid, _, #state{os_pid = none} = S) ->
     {reply, {error, port_program}, S};
 handle_call(os_pid, _, #state{os_pid = OsPid} = S) ->
     {reply, {ok, OsPid}, S};
-handle_call({give, Id, Pid}, _, S) ->
-    {Reply, Next} = give_route(Id, Pid, S),
-    {reply, Reply, Next};
-handle_call({attach, Id}, {Pid, _}, S) ->
-    {Reply, Next} = attach_route(Id, Pid, S),
-    {reply, Reply, Next};
+handle_call(info, _, #state{routes = Routes, generation = Starts} = S) ->
+    {reply, #{routes => map_size(Routes), starts => Starts}, S};
+handle_call({give, Id, Pid}, _, #state{routes = Routes} = S) ->
+    changed(erlmcp_native_port_routes:give(Id, Pid, Routes), S);
+handle_call({attach, Id}, {Pid, _}, #state{routes = Routes} = S) ->
+    changed(erlmcp_native_port_routes:attach(Id, Pid, Routes), S);
 handle_call(Request, _, #state{phase = up} = S) ->
     {Reply, Next} = up_call(Request, S),
     {reply, Reply, Next};
@@ -210,10 +213,15 @@ handle_call(_, _, #state{phase = down} = S) ->
 handle_call(_, _, #state{phase = {failed, Why}} = S) ->
     {reply, {error, {path_unavailable, port, Why}}, S}.
 
+changed({ok, Routes}, S) -> {reply, ok, S#state{routes = Routes}};
+changed(error, S) -> {reply, {error, port_program}, S}.
+
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast({forget, Id}, S) ->
     {noreply, close_route(Id, S)};
+handle_cast({accuse, Id}, #state{routes = Routes} = S) when is_map_key(Id, Routes) ->
+    {noreply, flooded(S)};
 handle_cast({log_level, Level}, #state{phase = up, port = Port} = S) ->
     _ = command(Port, ?TO_LOG_LEVEL, 0, <<Level>>),
     {noreply, S};
@@ -244,9 +252,9 @@ terminate(_, S) ->
 %% ---- packets
 
 packet(<<Op, Id:64, Rest/binary>> = Packet, #state{phase = up, routes = Routes} = S) ->
-    case Routes of
-        #{Id := Route} -> routed(Op, Id, Rest, Packet, Route, S);
-        #{} -> unrouted(Op, Id, Rest, S)
+    case is_map_key(Id, Routes) of
+        true -> routed(Op, Id, Rest, Packet, S);
+        false -> unrouted(Op, Id, Rest, Packet, S)
     end;
 packet(<<?FROM_HELLO, 0:64, ?PORT_VERSION:16, OsPid:32>>, #state{phase = starting} = S) ->
     stands(S#state{os_pid = OsPid});
@@ -255,47 +263,56 @@ packet(<<?FROM_HELLO, 0:64, Version:16, _/binary>>, #state{phase = starting} = S
 packet(Packet, S) ->
     garbage(Packet, S).
 
-routed(?FROM_SENT, _, <<Bytes:64>>, _, #route{sending = Sending}, S) when Sending =/= none ->
-    ok = erlmcp_native_port_sending:left(Bytes, Sending),
+routed(?FROM_SENT, Id, <<Bytes:64>>, _, #state{routes = Routes} = S) ->
+    ok = left(Bytes, erlmcp_native_port_routes:sending(Id, Routes)),
     S;
-routed(?FROM_ROOM, Id, <<Bytes:64>>, _, #route{sending = Sending} = Route, S) when
-    Sending =/= none
-->
-    ok = erlmcp_native_port_sending:room(Bytes, Sending),
-    deliver(Id, writable, Route, S);
-routed(?FROM_DOWN, Id, _, Packet, Route, S) ->
-    ok = refuse(Route),
-    deliver(Id, Packet, Route, S);
-routed(_, Id, _, Packet, Route, S) ->
-    deliver(Id, Packet, Route, S).
+routed(?FROM_ROOM, Id, <<Bytes:64>>, _, #state{routes = Routes} = S) ->
+    Sending = erlmcp_native_port_routes:sending(Id, Routes),
+    ok = left(Bytes, Sending),
+    _ = [erlmcp_native_port_sending:has_room(Sending) || Sending =/= none],
+    deliver(Id, writable, S);
+routed(?FROM_DOWN, Id, _, Packet, #state{routes = Routes} = S) ->
+    Sending = erlmcp_native_port_routes:sending(Id, Routes),
+    _ = [erlmcp_native_port_sending:close(Sending) || Sending =/= none],
+    deliver(Id, Packet, S);
+routed(Op, Id, _, Packet, S) when Op > ?FROM_HELLO ->
+    deliver(Id, Packet, S);
+routed(_, _, _, Packet, S) ->
+    garbage(Packet, S).
 
-deliver(Id, Message, #route{held = none, pid = Pid}, S) ->
-    Pid ! {erlmcp_native_io, Id, Message},
-    S;
-deliver(Id, Message, #route{held = Held} = Route, #state{routes = Routes} = S) ->
-    S#state{routes = Routes#{Id := Route#route{held = [Message | Held]}}}.
+left(_, none) -> ok;
+left(Bytes, Sending) -> erlmcp_native_port_sending:left(Bytes, Sending).
 
-%% What is for an id that is no longer known was under way when it was forgotten.
-unrouted(?FROM_BORN, Id, <<Parent:64, _/binary>> = Rest, #state{routes = Routes} = S) ->
-    case Routes of
-        #{Parent := #route{pid = Pid}} ->
-            Pid ! {erlmcp_native_io, Parent, <<?FROM_BORN, Id:64, Rest/binary>>},
-            S#state{routes = Routes#{Id => route(Id, Pid, none)}};
-        #{} ->
+deliver(Id, Message, #state{routes = Routes} = S) ->
+    case erlmcp_native_port_routes:deliver(Id, Message, Routes) of
+        {held, Holding} -> S#state{routes = Holding};
+        _ -> S
+    end.
+
+unrouted(?FROM_BORN, Id, <<Parent:64, _/binary>>, Packet, #state{routes = Routes} = S) ->
+    case erlmcp_native_port_routes:pid(Parent, Routes) of
+        {ok, Pid} ->
+            Born = erlmcp_native_port_routes:add(Id, Pid, none, Routes),
+            deliver(Parent, Packet, S#state{routes = Born});
+        error ->
             close(Id, S)
     end;
-unrouted(?FROM_PONG, _, _, S) ->
+unrouted(?FROM_PONG, _, _, _, S) ->
     S;
-unrouted(?FROM_LOG, 0, Term, S) ->
+unrouted(?FROM_LOG, 0, Term, _, S) ->
     ok = erlmcp_native_log:event(Term),
     S;
-unrouted(?FROM_GARBAGE, 0, _, S) ->
+unrouted(?FROM_GARBAGE, 0, _, _, S) ->
     logger:error("erlmcp_native: the port program could not read what this node sent"),
     S;
-unrouted(Op, _, _, S) when Op > ?FROM_HELLO ->
-    S;
-unrouted(Op, Id, Rest, S) ->
-    garbage(<<Op, Id:64, Rest/binary>>, S).
+unrouted(Op, _, _, Packet, #state{strays = Strays} = S) when Op > ?FROM_HELLO ->
+    %% What was under way when its id was forgotten.
+    case Strays + min(byte_size(Packet), ?TELL_BYTES) + ?PACKET_COST of
+        Bytes when Bytes > ?STRAY_BYTES -> flooded(S);
+        Bytes -> S#state{strays = Bytes}
+    end;
+unrouted(_, _, _, Packet, S) ->
+    garbage(Packet, S).
 
 processed(Packet, #state{processed = Before} = S) ->
     case Before + byte_size(Packet) + ?PACKET_COST of
@@ -311,11 +328,14 @@ tell(#state{port = Port, processed = Processed, total = Total0} = S0) ->
     {message_queue_len, Length} = process_info(self(), message_queue_len),
     case erlang:port_info(Port, input) of
         {input, Bytes} when Bytes - S#state.total > ?FLOOD_BYTES, Length > ?FLOOD_PACKETS ->
-            logger:error("erlmcp_native: the port program sends more than it may"),
-            ended(flood, kill(S));
+            flooded(S);
         _ ->
             S
     end.
+
+flooded(S) ->
+    logger:error("erlmcp_native: the port program sends more than it may"),
+    ended(flood, kill(S)).
 
 garbage(Packet, S) ->
     Begin = binary:part(Packet, 0, min(32, byte_size(Packet))),
@@ -326,56 +346,18 @@ garbage(Packet, S) ->
 
 up_call({open, Pid, Sending}, #state{port = Port, routes = Routes} = S) ->
     Id = erlang:unique_integer([positive]) bsl 1,
-    {{ok, Id, Port}, S#state{routes = Routes#{Id => route(Id, Pid, Sending)}}};
-up_call({adopt, Ids}, #state{port = Port} = S) ->
-    {{ok, Port}, lists:foldl(fun adopt_route/2, S, Ids)};
+    Opened = erlmcp_native_port_routes:add(Id, Pid, Sending, Routes),
+    {{ok, Id, Port}, S#state{routes = Opened}};
+up_call({adopt, Ids}, #state{port = Port, routes = Routes} = S) ->
+    Adopt = fun({Id, Sending}, Acc) -> erlmcp_native_port_routes:send_with(Id, Sending, Acc) end,
+    {{ok, Port}, S#state{routes = lists:foldl(Adopt, Routes, Ids)}};
 up_call(_, S) ->
     {{error, unknown_request}, S}.
 
-route(Id, Pid, Sending) ->
-    #route{pid = Pid, monitor = watch(Id, Pid), sending = Sending}.
-
-watch(Id, Pid) ->
-    monitor(process, Pid, [{tag, {'DOWN', Id}}]).
-
-adopt_route({Id, Sending}, #state{routes = Routes} = S) ->
-    case Routes of
-        #{Id := Route} -> S#state{routes = Routes#{Id := Route#route{sending = Sending}}};
-        #{} -> S
-    end.
-
-give_route(Id, Pid, #state{routes = Routes} = S) ->
-    case Routes of
-        #{Id := #route{monitor = Monitor, held = Held} = Route} ->
-            true = demonitor(Monitor, [flush]),
-            Given = Route#route{pid = Pid, monitor = watch(Id, Pid), held = hold(Held)},
-            {ok, S#state{routes = Routes#{Id := Given}}};
-        #{} ->
-            {{error, port_program}, S}
-    end.
-
-hold(none) -> [];
-hold(Held) -> Held.
-
-attach_route(Id, Pid, #state{routes = Routes} = S) ->
-    case Routes of
-        #{Id := #route{pid = Pid, held = Held} = Route} when Held =/= none ->
-            lists:foreach(
-                fun(Message) -> Pid ! {erlmcp_native_io, Id, Message} end, lists:reverse(Held)
-            ),
-            {ok, S#state{routes = Routes#{Id := Route#route{held = none}}}};
-        #{Id := #route{pid = Pid}} ->
-            {ok, S};
-        #{} ->
-            {{error, port_program}, S}
-    end.
-
-close_route(Id, #state{routes = Routes} = S) ->
-    case maps:take(Id, Routes) of
-        {#route{monitor = Monitor} = Route, Rest} ->
-            true = demonitor(Monitor, [flush]),
-            ok = refuse(Route),
-            close(Id, S#state{routes = Rest});
+close_route(Id, #state{routes = Routes, strays = Strays} = S) ->
+    case erlmcp_native_port_routes:remove(Id, Routes) of
+        {ok, Rest} ->
+            close(Id, S#state{routes = Rest, strays = max(Strays - ?STRAY_BYTES div 2, 0)});
         error ->
             S
     end.
@@ -391,28 +373,14 @@ close(_, S) ->
 start(#state{generation = Generation0} = S0) ->
     Generation = Generation0 + 1,
     Workers = application:get_env(erlmcp_native, workers, 2),
-    S = S0#state{generation = Generation, since = now_ms(), processed = 0, total = 0},
-    try
-        open_port({spawn_executable, program()}, [
-            {packet, 4},
-            {args, []},
-            binary,
-            %% Standard input and output stay the node's own.
-            nouse_stdio,
-            exit_status,
-            %% Senders are not suspended: they count what they have sent.
-            {busy_limits_port, disabled},
-            {busy_limits_msgq, disabled}
-        ])
-    of
-        Port ->
-            Level = erlmcp_native_log:level_number(),
-            _ = command(
-                Port, ?TO_HELLO, 0, <<?PORT_VERSION:16, Generation:32, Workers:16, Level>>
-            ),
-            timer(?HELLO_MS, hello, S#state{port = Port, phase = starting, heard = false})
-    catch
-        error:Reason -> failed(Reason, S)
+    S = S0#state{
+        generation = Generation, since = now_ms(), processed = 0, total = 0, strays = 0
+    },
+    case erlmcp_native_port_program:start(Generation, Workers) of
+        {ok, Port} ->
+            timer(?HELLO_MS, hello, S#state{port = Port, phase = starting, heard = false});
+        {error, Reason} ->
+            failed(Reason, S)
     end.
 
 stands(#state{waiting = Waiting} = S) ->
@@ -472,45 +440,15 @@ answer(Reply, #state{waiting = Waiting}) ->
 
 %% Everything that lived in the program is lost with it.
 lost(#state{port = Port, routes = Routes} = S) ->
-    stop(Port),
-    maps:foreach(
-        fun(Id, #route{monitor = Monitor} = Route) ->
-            true = demonitor(Monitor, [flush]),
-            ok = refuse(Route),
-            _ = deliver(Id, {down, port_program}, Route#route{held = none}, S)
-        end,
-        Routes
-    ),
-    stop_timer(S#state{port = none, os_pid = none, routes = #{}}).
+    _ = [erlmcp_native_port_program:close(Port) || Port =/= none],
+    None = erlmcp_native_port_routes:lose(port_program, Routes),
+    stop_timer(S#state{port = none, os_pid = none, routes = None}).
 
-refuse(#route{sending = none}) -> ok;
-refuse(#route{sending = Sending}) -> erlmcp_native_port_sending:close(Sending).
-
-stop(none) ->
-    ok;
-stop(Port) ->
-    true = unlink(Port),
-    try
-        true = port_close(Port),
-        flush(Port)
-    catch
-        %% It has ended by itself.
-        error:badarg -> flush(Port)
-    end.
-
-%% For one that does not do what it should: stopped, it would not see that its input has ended.
-kill(#state{os_pid = none} = S) ->
+kill(#state{port = none} = S) ->
     S;
-kill(#state{os_pid = OsPid} = S) ->
-    _ = spawn(os, cmd, ["kill -KILL " ++ integer_to_list(OsPid)]),
+kill(#state{port = Port} = S) ->
+    ok = erlmcp_native_port_program:kill(Port),
     S.
-
-flush(Port) ->
-    receive
-        {Port, _} -> flush(Port);
-        {'EXIT', Port, _} -> flush(Port)
-    after 0 -> ok
-    end.
 
 timer(Ms, What, S0) ->
     S = stop_timer(S0),
@@ -524,12 +462,6 @@ stop_timer(#state{timer = Timer} = S) ->
 
 look_ms() ->
     application:get_env(erlmcp_native, port_ping_ms, ?LOOK_MS).
-
-program() ->
-    case code:priv_dir(erlmcp_native) of
-        {error, bad_name} -> "erlmcp_native_port";
-        Dir -> filename:join(Dir, "erlmcp_native_port")
-    end.
 
 now_ms() -> erlang:monotonic_time(millisecond).
 

@@ -55,7 +55,7 @@ await(Op, #link{id = Id, router = Router} = Link) ->
     _ = [forget(Link) || element(1, Result) =:= error],
     Result.
 
-reason(Term) -> binary_to_term(Term, [safe]).
+reason(Term) -> erlmcp_native_port_term:reason(Term).
 
 %% @doc Gives meaning to a message in the owner's mailbox. `down' is its end in the program,
 %% `lost' that of the program.

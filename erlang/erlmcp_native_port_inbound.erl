@@ -34,9 +34,11 @@
 new(true) -> #inbound{copied = infinity};
 new(false) -> #inbound{copied = ?COPIED}.
 
--spec push(binary(), inbound()) -> inbound().
+%% @doc Says also how much of the window the packet has taken.
+-spec push(binary(), inbound()) -> {Cost :: non_neg_integer(), inbound()}.
 push(Packet, #inbound{packets = Packets, waiting = Waiting} = Inbound) ->
-    Inbound#inbound{packets = queue:in(Packet, Packets), waiting = Waiting + cost(Packet)}.
+    Cost = cost(Packet),
+    {Cost, Inbound#inbound{packets = queue:in(Packet, Packets), waiting = Waiting + Cost}}.
 
 -spec is_empty(inbound()) -> boolean().
 is_empty(#inbound{open = none, packets = Packets}) -> queue:is_empty(Packets);
@@ -84,7 +86,7 @@ open(<<?FROM_FRAMES, _:64, Count:32, Rest/binary>> = Packet) ->
     #open{cost = cost(Packet), table = Table, from = {block, Block}};
 open(<<?FROM_JSON, _:64, Count:32, Rest/binary>> = Packet) ->
     {Table, Terms} = split_binary(Rest, 4 * Count),
-    #open{cost = cost(Packet), table = Table, from = {terms, binary_to_term(Terms, [safe])}};
+    #open{cost = cost(Packet), table = Table, from = {terms, erlmcp_native_port_term:read(Terms)}};
 open(<<?FROM_OVERSIZED, _:64, Size:64>> = Packet) ->
     #open{cost = cost(Packet), table = <<0:32>>, from = {terms, [{oversized, Size}]}}.
 

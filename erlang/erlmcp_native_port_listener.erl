@@ -49,9 +49,9 @@ listening(#listener{id = Id, router = Router} = L) ->
     Result =
         receive
             {erlmcp_native_io, Id, <<?FROM_LISTENING, _:64, Name/binary>>} ->
-                {ok, L#listener{sockname = binary_to_term(Name, [safe])}};
+                {ok, L#listener{sockname = erlmcp_native_port_term:read(Name)}};
             {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Reason/binary>>} ->
-                {error, binary_to_term(Reason, [safe])};
+                {error, erlmcp_native_port_term:reason(Reason)};
             {erlmcp_native_io, Id, {down, Reason}} ->
                 {error, Reason};
             {'DOWN', Router, process, _, _} ->
@@ -106,7 +106,7 @@ notice(L) -> {none, L}.
 arrived(<<?FROM_BORN, Id:64, _/binary>>, #listener{waiting = Waiting, credit = Credit} = L) ->
     L#listener{waiting = queue:in(Id, Waiting), credit = max(0, Credit - 1)};
 arrived(<<?FROM_DOWN, _:64, Reason/binary>>, L) ->
-    lose(binary_to_term(Reason, [safe]), L);
+    lose(erlmcp_native_port_term:reason(Reason), L);
 arrived({down, Reason}, L) ->
     lose(Reason, L).
 

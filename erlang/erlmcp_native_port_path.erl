@@ -31,8 +31,9 @@
     inbound :: erlmcp_native_port_inbound:inbound(),
     %% What follows the frames.
     loss = none :: none | eof | erlmcp_native:reason(),
-    %% What was taken and the program has not been told of.
-    taken = 0 :: non_neg_integer()
+    %% What was taken and the program has not been told of, and what it may still send.
+    taken = 0 :: non_neg_integer(),
+    window :: integer()
 }).
 
 -opaque socket() :: #socket{}.
@@ -70,12 +71,13 @@ accepted(Id, Handle, Options) ->
     %% Its window opens when its owner takes.
     #{high_water_bytes := Window} = Options,
     Socket = new(Id, Handle, erlmcp_native_port_sending:new(), Options),
-    Socket#socket{given = true, router = none, taken = Window}.
+    Socket#socket{given = true, router = none, taken = Window, window = 0}.
 
 new(Id, Handle, Sending, Options) ->
-    #{copy := Copy} = Options,
+    #{copy := Copy, high_water_bytes := Window} = Options,
     #socket{
         id = Id,
+        window = Window,
         handle = Handle,
         sending = Sending,
         options = Options,
@@ -93,8 +95,19 @@ take(#socket{given = true} = S, MaxItems, MaxBytes) ->
     take(settle_in(S), MaxItems, MaxBytes);
 take(#socket{phase = connecting} = S, _, _) ->
     {[], connecting, S};
-take(#socket{inbound = Inbound0, taken = Taken} = S, MaxItems, MaxBytes) ->
-    {Items, Cost, Inbound} = erlmcp_native_port_inbound:take(Inbound0, MaxItems, MaxBytes),
+take(#socket{inbound = Inbound, id = Id} = S, MaxItems, MaxBytes) ->
+    try erlmcp_native_port_inbound:take(Inbound, MaxItems, MaxBytes) of
+        Taken -> taken(Taken, S)
+    catch
+        %% What the program has sent is not what it should be.
+        error:_ ->
+            ok = erlmcp_native_port:accuse(Id),
+            #{copy := Copy} = S#socket.options,
+            Empty = S#socket{inbound = erlmcp_native_port_inbound:new(Copy)},
+            {[], {down, port_program}, lose(port_program, Empty)}
+    end.
+
+taken({Items, Cost, Inbound}, #socket{taken = Taken} = S) ->
     Next = grant(S#socket{inbound = Inbound, taken = Taken + Cost}),
     case {erlmcp_native_port_inbound:is_empty(Inbound), S#socket.loss} of
         {false, _} -> {Items, more, Next};
@@ -107,9 +120,9 @@ take(#socket{inbound = Inbound0, taken = Taken} = S, MaxItems, MaxBytes) ->
 grant(#socket{taken = Taken, options = #{high_water_bytes := Window}, loss = none} = S) when
     Taken > 0, Taken >= Window div 2
 ->
-    #socket{handle = Handle, id = Id} = S,
+    #socket{handle = Handle, id = Id, window = Left} = S,
     _ = erlmcp_native_port:command(Handle, ?TO_GRANT, Id, <<Taken:32>>),
-    S#socket{taken = 0};
+    S#socket{taken = 0, window = Left + Taken};
 grant(S) ->
     S.
 
@@ -155,7 +168,7 @@ arrived(<<?FROM_OPENED, _:64>>, S) ->
 arrived(<<?FROM_EOF, _:64>>, S) ->
     {ready, lose(eof, S)};
 arrived(<<?FROM_DOWN, _:64, Term/binary>>, #socket{child = Child} = S) ->
-    Reason = binary_to_term(Term, [safe]),
+    Reason = erlmcp_native_port_term:reason(Term),
     {ready, lose(erlmcp_native_port_child:reason(Reason, Child), S)};
 arrived(<<?FROM_STDERR, _:64, Term/binary>>, #socket{id = Id, handle = Handle} = S) ->
     Notice = erlmcp_native_port_child:stderr(binary_to_term(Term, [safe]), S#socket.child),
@@ -163,8 +176,11 @@ arrived(<<?FROM_STDERR, _:64, Term/binary>>, #socket{id = Id, handle = Handle} =
     {Notice, S};
 arrived(<<?FROM_INFO, _/binary>>, S) ->
     {none, S};
-arrived(Packet, #socket{inbound = Inbound} = S) ->
-    {ready, S#socket{inbound = erlmcp_native_port_inbound:push(Packet, Inbound)}}.
+arrived(Packet, #socket{inbound = Inbound, window = Window} = S) ->
+    %% A packet may be larger than what is left of the window, but none may follow it.
+    _ = [erlmcp_native_port:accuse(S#socket.id) || Window =< 0],
+    {Cost, Next} = erlmcp_native_port_inbound:push(Packet, Inbound),
+    {ready, S#socket{inbound = Next, window = Window - Cost}}.
 
 %% The first reason counts; the end of the peer's data is none yet.
 lose(Reason, #socket{loss = Loss} = S) when Loss =:= none; Loss =:= eof ->
@@ -242,7 +258,7 @@ info(#socket{id = Id, handle = Handle, inbound = Inbound, router = Router} = S) 
     _ = erlmcp_native_port:command(Handle, ?TO_INFO, Id, <<Question:64>>),
     receive
         {erlmcp_native_io, Id, <<?FROM_INFO, _:64, Question:64, Term/binary>>} ->
-            #{inbound_bytes := Bytes} = Info = binary_to_term(Term, [safe]),
+            #{inbound_bytes := Bytes} = Info = erlmcp_native_port_term:read(Term),
             Waiting = erlmcp_native_port_inbound:waiting(Inbound),
             Info#{inbound_bytes := Bytes + Waiting};
         {'DOWN', Router, process, _, _} = Down when Router =/= none ->

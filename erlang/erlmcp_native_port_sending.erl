@@ -2,7 +2,7 @@
 %% are under way, whether one of them was refused, and whether it is over.
 -module(erlmcp_native_port_sending).
 
--export([new/0, admit/3, want_room/1, left/2, room/2, close/1, under_way/1]).
+-export([new/0, admit/3, want_room/1, left/2, has_room/1, close/1, under_way/1]).
 
 -export_type([sending/0]).
 
@@ -43,10 +43,9 @@ want_room(Sending) ->
 left(Bytes, Sending) ->
     atomics:sub(Sending, ?BYTES, Bytes).
 
-%% @doc The same, and there is room.
--spec room(non_neg_integer(), sending()) -> ok.
-room(Bytes, Sending) ->
-    ok = left(Bytes, Sending),
+%% @doc There is room again for those that were refused.
+-spec has_room(sending()) -> ok.
+has_room(Sending) ->
     atomics:put(Sending, ?REFUSED, 0).
 
 %% @doc Nothing is admitted any more.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -45,6 +45,7 @@ pub(crate) struct Program {
 pub(crate) struct Running {
     pub(crate) program: Arc<Program>,
     runtime: Runtime,
+    writer: JoinHandle<()>,
 }
 
 impl Program {
@@ -56,7 +57,7 @@ impl Program {
             .build()?;
         let out = Out::new();
         let writer = out.clone();
-        thread::Builder::new()
+        let writer = thread::Builder::new()
             .name("to_vm".into())
             .spawn(move || writer.run(output))?;
         log::start(out.clone(), hello.level);
@@ -67,7 +68,11 @@ impl Program {
             next_id: AtomicU64::new(u64::from(hello.generation & 0xff_ffff) << 40 | 1),
             children: OnceLock::new(),
         });
-        Ok(Running { program, runtime })
+        Ok(Running {
+            program,
+            runtime,
+            writer,
+        })
     }
 
     /// What starts children, and knows those that live.
@@ -123,7 +128,8 @@ impl Running {
             self.runtime.block_on(children.end());
         }
         let until = Instant::now() + LAST_WORDS;
-        while native_tasks.get() > 0 && Instant::now() < until {
+        let busy = || native_tasks.get() > 0 || !self.writer.is_finished();
+        while busy() && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
         }
         self.runtime.shutdown_background();
