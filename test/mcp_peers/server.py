@@ -1,20 +1,24 @@
-"""A server on the official Python SDK, version 1 or 2: server.py PORT serves /mcp on loopback."""
+"""A server on the official Python SDK, version 1 or 2: server.py PORT serves /mcp on loopback,
+server.py stdio its standard input and output."""
 
 import sys
 
 import anyio
 
+STDIO = sys.argv[1] == "stdio"
+PORT = 0 if STDIO else int(sys.argv[1])
+
 try:
     from mcp.server import MCPServer as Server
     from mcp.server.mcpserver import Context
 
-    RUN = {"host": "127.0.0.1", "port": int(sys.argv[1])}
+    RUN = {"host": "127.0.0.1", "port": PORT}
     server = Server("peer", log_level="ERROR")
 except ImportError:
     from mcp.server.fastmcp import Context, FastMCP as Server
 
     RUN = {}
-    server = Server("peer", host="127.0.0.1", port=int(sys.argv[1]), log_level="ERROR")
+    server = Server("peer", host="127.0.0.1", port=PORT, log_level="ERROR")
 
 
 @server.tool()
@@ -45,4 +49,7 @@ async def sleep(ms: int) -> str:
     return "slept"
 
 
-server.run("streamable-http", **RUN)
+if STDIO:
+    server.run("stdio")
+else:
+    server.run("streamable-http", **RUN)

@@ -2,13 +2,14 @@
 //!
 //! `rmcp_server [--stateless] [--json] [--port PORT]` serves `/mcp` on a loopback port, says
 //! `listening PORT` and ends with its standard input. `--stateless`: no sessions. `--json`: answers
-//! in JSON where nothing comes before them.
+//! in JSON where nothing comes before them. `rmcp_server --stdio` serves its standard input and
+//! output.
 
 use std::{io, time::Duration};
 
 use axum::{Router, serve::ListenerExt};
 use rmcp::{
-    ErrorData, Peer, RoleServer, ServerHandler,
+    ErrorData, Peer, RoleServer, ServerHandler, ServiceExt,
     handler::server::{router::tool::ToolRouter, wrapper::Parameters},
     model::{ProgressNotificationParam, RequestMetaObject, ServerCapabilities, ServerConfig},
     schemars, tool, tool_handler, tool_router,
@@ -119,6 +120,7 @@ async fn main() -> io::Result<()> {
                 let number = arguments.next().unwrap_or_default();
                 port = number.parse().map_err(io::Error::other)?;
             }
+            "--stdio" => return serve_stdio().await,
             _ => return Err(io::Error::other(format!("what is {argument}?"))),
         }
     }
@@ -135,6 +137,15 @@ async fn main() -> io::Result<()> {
         ended = server.into_future() => ended,
         _ = end_of_input() => Ok(()),
     }
+}
+
+async fn serve_stdio() -> io::Result<()> {
+    let running = Server::new()
+        .serve(rmcp::transport::stdio())
+        .await
+        .map_err(io::Error::other)?;
+    running.waiting().await.map_err(io::Error::other)?;
+    Ok(())
 }
 
 async fn end_of_input() {
