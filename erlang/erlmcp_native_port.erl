@@ -20,7 +20,7 @@
 -include("erlmcp_native_port.hrl").
 
 -export([start_link/0, available/0, os_pid/0, info/0]).
--export([open/1, adopt/1, give/2, attach/1, forget/1, accuse/1, command/4, command/3]).
+-export([open/1, give/2, attach/2, forget/1, accuse/1, command/4, command/3]).
 -export([ask/2, log_level/1, metrics/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -101,22 +101,18 @@ info() ->
 open(Sending) ->
     call({open, self(), Sending}).
 
-%% @doc Gives a route that the program has begun, and that leads to the caller, counters.
--spec adopt([{id(), erlmcp_native_port_sending:sending()}]) ->
-    {ok, handle()} | {error, erlmcp_native:reason()}.
-adopt(Ids) ->
-    call({adopt, Ids}).
-
 %% @doc Has a route lead to another process. Packets for it are held until it calls
-%% {@link attach/1}; what came before is in the caller's mailbox when this returns.
+%% {@link attach/2}; what came before is in the caller's mailbox when this returns.
 -spec give(id(), pid()) -> ok | {error, erlmcp_native:reason()}.
 give(Id, Pid) ->
     call({give, Id, Pid}).
 
-%% @doc Called by the new owner; the packets that were held are in its mailbox when this returns.
--spec attach(id()) -> ok | {error, erlmcp_native:reason()}.
-attach(Id) ->
-    call({attach, Id}).
+%% @doc Called by the new owner, and by that of what was born; the packets that were held are in its
+%% mailbox when this returns.
+-spec attach(id(), erlmcp_native_port_sending:sending() | none) ->
+    ok | {error, erlmcp_native:reason()}.
+attach(Id, Sending) ->
+    call({attach, Id, Sending}).
 
 %% @doc Says that the program has sent more than it was allowed to: it is not to be trusted.
 -spec accuse(id()) -> ok.
@@ -199,8 +195,8 @@ handle_call(info, _, #state{routes = Routes, generation = Starts} = S) ->
     {reply, #{routes => map_size(Routes), starts => Starts}, S};
 handle_call({give, Id, Pid}, _, #state{routes = Routes} = S) ->
     changed(erlmcp_native_port_routes:give(Id, Pid, Routes), S);
-handle_call({attach, Id}, {Pid, _}, #state{routes = Routes} = S) ->
-    changed(erlmcp_native_port_routes:attach(Id, Pid, Routes), S);
+handle_call({attach, Id, Sending}, {Pid, _}, #state{routes = Routes} = S) ->
+    changed(erlmcp_native_port_routes:attach(Id, Pid, Sending, Routes), S);
 handle_call(Request, _, #state{phase = up} = S) ->
     {Reply, Next} = up_call(Request, S),
     {reply, Reply, Next};
@@ -292,7 +288,7 @@ deliver(Id, Message, #state{routes = Routes} = S) ->
 unrouted(?FROM_BORN, Id, <<Parent:64, _/binary>>, Packet, #state{routes = Routes} = S) ->
     case erlmcp_native_port_routes:pid(Parent, Routes) of
         {ok, Pid} ->
-            Born = erlmcp_native_port_routes:add(Id, Pid, none, Routes),
+            Born = erlmcp_native_port_routes:born(Id, Pid, Routes),
             deliver(Parent, Packet, S#state{routes = Born});
         error ->
             close(Id, S)
@@ -348,9 +344,6 @@ up_call({open, Pid, Sending}, #state{port = Port, routes = Routes} = S) ->
     Id = erlang:unique_integer([positive]) bsl 1,
     Opened = erlmcp_native_port_routes:add(Id, Pid, Sending, Routes),
     {{ok, Id, Port}, S#state{routes = Opened}};
-up_call({adopt, Ids}, #state{port = Port, routes = Routes} = S) ->
-    Adopt = fun({Id, Sending}, Acc) -> erlmcp_native_port_routes:send_with(Id, Sending, Acc) end,
-    {{ok, Port}, S#state{routes = lists:foldl(Adopt, Routes, Ids)}};
 up_call(_, S) ->
     {{error, unknown_request}, S}.
 

@@ -127,9 +127,9 @@ grant(S) ->
     S.
 
 %% The first act of a new owner.
-settle_in(#socket{id = Id} = S0) ->
+settle_in(#socket{id = Id, sending = Sending} = S0) ->
     S = S0#socket{given = false, router = watch()},
-    case erlmcp_native_port:attach(Id) of
+    case erlmcp_native_port:attach(Id, Sending) of
         ok -> collect(grant(S));
         {error, Reason} -> lose(Reason, S)
     end.

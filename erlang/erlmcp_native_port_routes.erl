@@ -3,7 +3,7 @@
 %% For the process that routes, which alone receives the `{{'DOWN', Id}, ...}' of the monitors.
 -module(erlmcp_native_port_routes).
 
--export([new/0, add/4, give/3, attach/3, remove/2, send_with/3]).
+-export([new/0, add/4, born/3, give/3, attach/4, remove/2]).
 -export([pid/2, deliver/3, sending/2, lose/2]).
 
 -export_type([routes/0]).
@@ -28,6 +28,11 @@ new() ->
 add(Id, Pid, Sending, Routes) ->
     Routes#{Id => #route{pid = Pid, monitor = watch(Id, Pid), sending = Sending}}.
 
+%% @doc A route whose process is to come for what it gets.
+-spec born(erlmcp_native_port:id(), pid(), routes()) -> routes().
+born(Id, Pid, Routes) ->
+    Routes#{Id => #route{pid = Pid, monitor = watch(Id, Pid), held = []}}.
+
 watch(Id, Pid) ->
     monitor(process, Pid, [{tag, {'DOWN', Id}}]).
 
@@ -47,25 +52,16 @@ hold(none) -> [];
 hold(Held) -> Held.
 
 %% @doc The new owner has come.
--spec attach(erlmcp_native_port:id(), pid(), routes()) -> {ok, routes()} | error.
-attach(Id, Pid, Routes) ->
+-spec attach(
+    erlmcp_native_port:id(), pid(), erlmcp_native_port_sending:sending() | none, routes()
+) -> {ok, routes()} | error.
+attach(Id, Pid, Sending, Routes) ->
     case Routes of
-        #{Id := #route{pid = Pid, held = none}} ->
-            {ok, Routes};
         #{Id := #route{pid = Pid, held = Held} = Route} ->
-            _ = [tell(Id, Message, Pid) || Message <- lists:reverse(Held)],
-            {ok, Routes#{Id := Route#route{held = none}}};
+            _ = [tell(Id, Message, Pid) || Message <- lists:reverse(hold(Held))],
+            {ok, Routes#{Id := Route#route{held = none, sending = Sending}}};
         #{} ->
             error
-    end.
-
-%% @doc Gives a route counters for sending.
--spec send_with(erlmcp_native_port:id(), erlmcp_native_port_sending:sending(), routes()) ->
-    routes().
-send_with(Id, Sending, Routes) ->
-    case Routes of
-        #{Id := Route} -> Routes#{Id := Route#route{sending = Sending}};
-        #{} -> Routes
     end.
 
 %% @doc Ends a route.

@@ -40,6 +40,7 @@ cases() ->
         half_close,
         close_after_half_close_by_default,
         peer_that_stops_reading,
+        more_than_the_queue_both_ways,
         slow_owner_is_bounded,
         peer_that_says_nothing,
         close_flushes,
@@ -334,6 +335,19 @@ peer_that_stops_reading(Config) ->
     ?assertEqual(writable, receive_event(Conn)),
     ok = erlmcp_native:send(Conn, <<"again">>),
     ?assertEqual({ok, <<"again\n">>}, gen_tcp:recv(Peer, 6, ?WAIT)).
+
+%% Room that was used comes back, for the side that dialled and for the one that accepted.
+more_than_the_queue_both_ways(Config) ->
+    Options = #{max_queue_bytes => 50000, high_water_bytes => 50000},
+    {Client, Server} = pair(Config, Options, Options),
+    Message = binary:copy(<<"m">>, 999),
+    [
+        begin
+            [ok = erlmcp_native:send(From, Message, ?WAIT) || _ <- lists:seq(1, 500)],
+            ?assertEqual(lists:duplicate(500, Message), receive_frames(To, 500))
+        end
+     || {From, To} <- [{Client, Server}, {Server, Client}]
+    ].
 
 slow_owner_is_bounded(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false, high_water_bytes => 65536}),

@@ -120,6 +120,32 @@ impl Conn {
         settings: Settings,
         make: impl FnOnce(Box<dyn Sink>) -> Connection,
     ) -> Arc<Self> {
+        let conn = Self::make(program, id, window, settings, make);
+        conn.start();
+        conn
+    }
+
+    /// Makes one that the VM does not know of: it is told before anything else is said of it, and
+    /// after its packets can be met.
+    pub(crate) fn born(
+        program: &Arc<Program>,
+        parent: u64,
+        settings: Settings,
+        make: impl FnOnce(Box<dyn Sink>) -> Connection,
+    ) {
+        let id = program.new_id();
+        let conn = Self::make(program, id, 0, settings, make);
+        program.out.send(to_vm::BORN, id, &[&parent.to_be_bytes()]);
+        conn.start();
+    }
+
+    fn make(
+        program: &Arc<Program>,
+        id: u64,
+        window: i64,
+        settings: Settings,
+        make: impl FnOnce(Box<dyn Sink>) -> Connection,
+    ) -> Arc<Self> {
         let conn = Arc::new_cyclic(|weak: &Weak<Conn>| Conn {
             id,
             program: program.clone(),
@@ -132,13 +158,18 @@ impl Conn {
                 eof: false,
                 down: false,
             }),
-            task: AtomicU8::new(IDLE),
+            // No other is started before this one is.
+            task: AtomicU8::new(RUNNING),
             stderr: Errors::new(),
         });
         program.insert(id, Arc::new(Handle(conn.clone())));
-        // What happened before there was a connection to tell of it.
-        conn.pump();
         conn
+    }
+
+    /// Sees to what happened before there was a connection to tell of it, and to all that follows.
+    fn start(self: &Arc<Self>) {
+        self.task.store(IDLE, Ordering::Release);
+        self.pump();
     }
 
     /// Has a task see to what the core has for the VM.
@@ -149,7 +180,7 @@ impl Conn {
         let conn = self.clone();
         self.program.runtime.spawn(async move {
             loop {
-                conn.task.store(RUNNING, Ordering::Release);
+                conn.task.swap(RUNNING, Ordering::AcqRel);
                 while conn.step().await {
                     tokio::task::yield_now().await;
                 }

@@ -111,11 +111,7 @@ impl Listening {
             state.credit -= incoming.len();
             drop(state);
             for stream in incoming {
-                let id = self.program.new_id();
-                self.program
-                    .out
-                    .send(to_vm::BORN, id, &[&self.id.to_be_bytes()]);
-                Conn::insert(&self.program, id, 0, self.settings.clone(), |sink| {
+                Conn::born(&self.program, self.id, self.settings.clone(), |sink| {
                     core.adopt(stream, sink)
                 });
             }
