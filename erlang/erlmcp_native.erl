@@ -27,7 +27,8 @@
     #{host := inet:ip_address() | binary(), port := inet:port_number()}
     | #{path := binary()}
     | #{abstract := binary()}
-    | erlmcp_native_child_options:child().
+    | erlmcp_native_child_options:child()
+    | stdio.
 %% As checked by {@link erlmcp_native_options:endpoint/1}, which also takes a host as string or
 %% atom, and a port alone for 127.0.0.1. A child process is not listened on.
 
@@ -73,6 +74,7 @@
     | {tls, tls_reason()}
     | {posix, atom()}
     | {option, Key :: term(), Value :: term()}
+    | {stdio, erlmcp_native_stdio:refusal()}
     | {path_unavailable, erlmcp_native_path:path(), term()}.
 %% `closed': orderly, by either side. `embedded_newline', `empty_message': the message cannot be
 %% sent with newline framing. `busy': the outbound queue is full, `writable' follows.
@@ -151,12 +153,13 @@
 -define(TAKE_BYTES, 1048576).
 
 %% @equiv connect(Endpoint, #{})
--spec connect(map()) -> {ok, pid()} | {error, reason()}.
+-spec connect(map() | stdio) -> {ok, pid()} | {error, reason()}.
 connect(Endpoint) ->
     connect(Endpoint, #{}).
 
-%% @doc Starts to connect. `connected' or `{down, _, _}' follows.
--spec connect(map(), connect_options()) -> {ok, pid()} | {error, reason()}.
+%% @doc Starts to connect. `connected' or `{down, _, _}' follows. `stdio' is the node's own standard
+%% input and output, with options of its own: see {@link erlmcp_native_stdio}.
+-spec connect(map() | stdio, connect_options()) -> {ok, pid()} | {error, reason()}.
 connect(Endpoint, Options) ->
     configured(Endpoint, Options, fun erlmcp_native_conn_sup:start_conn/1).
 
@@ -164,9 +167,7 @@ configured(Endpoint, Options, Start) ->
     with([
         fun(Acc) -> named(endpoint, erlmcp_native_options:target(Endpoint), Acc) end,
         fun(Acc) -> own(Options, #{reconnect => false}, Acc) end,
-        fun(#{rest := Rest} = Acc) ->
-            named(connection, erlmcp_native_options:connection(Rest), Acc)
-        end,
+        fun(#{endpoint := Target} = Acc) -> named(connection, connection(Target, Acc), Acc) end,
         fun(#{connection := Connection, endpoint := Target} = Acc) ->
             named(connection, erlmcp_native_options:fits(Connection, Target), Acc)
         end
@@ -338,6 +339,13 @@ with([Check | Checks], Then, Acc) ->
 
 with(Checks, Then) ->
     with(Checks, Then, #{}).
+
+connection(stdio, #{own := #{reconnect := Reconnect}}) when Reconnect =/= false ->
+    {error, {option, reconnect, Reconnect}};
+connection(stdio, #{rest := Rest}) ->
+    erlmcp_native_stdio:options(Rest);
+connection(_, #{rest := Rest}) ->
+    erlmcp_native_options:connection(Rest).
 
 named(Name, {ok, Value}, Acc) -> {ok, Acc#{Name => Value}};
 named(_, {error, _} = Error, _) -> Error.

@@ -30,7 +30,9 @@
     readable = false :: boolean(),
     %% A reminder to go on pushing is in the mailbox.
     reminded = false :: boolean(),
-    stderr = none :: erlmcp_native_stderr:stderr() | none
+    stderr = none :: erlmcp_native_stderr:stderr() | none,
+    %% What becomes of the end of the peer's data: an event, or the end when all is answered.
+    eof = event :: event | {answered, erlmcp_native_answered:answered()}
 }).
 
 %% A slice of pushing: other messages are served in between.
@@ -54,12 +56,16 @@ init(#{owner := Owner, active := Active} = Config) ->
     case Config of
         #{dial := {Endpoint, Options}} ->
             case erlmcp_native_link:dial(Endpoint, Options) of
-                {ok, Link} -> {ok, State#state{link = Link}};
+                {ok, Link} -> {ok, State#state{link = Link, eof = eof(Endpoint, Options)}};
                 {error, Reason} -> {stop, {shutdown, Reason}}
             end;
         #{} ->
             {ok, State}
     end.
+
+eof(stdio, #{connection := #{stdio := #{half_close := false}}}) ->
+    {answered, erlmcp_native_answered:new()};
+eof(_, _) -> event.
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
@@ -100,6 +106,8 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State)
     {stop, normal, State};
 handle_info({?MODULE, push}, State) ->
     noreply(push(State#state{reminded = false}));
+handle_info({?MODULE, answered}, State) ->
+    noreply(answered(State));
 handle_info({erlmcp_native_socket, Path, Socket}, #state{link = none} = State) ->
     {Events, Link} = erlmcp_native_link:adopt(Path, Socket),
     at_rest(noreply(events(Events, State#state{link = Link})));
@@ -151,7 +159,7 @@ push(#state{window = 0, readable = true} = State) ->
 push(#state{readable = true, window = Window, link = Link} = State) ->
     Max = min(Window, ?PUSH_ITEMS),
     {Items, Status, Next} = erlmcp_native_link:take(Link, Max, ?PUSH_BYTES),
-    Pushed = deliver(Items, State#state{link = Next}),
+    Pushed = deliver(Items, heard(Items, State#state{link = Next})),
     case Status of
         more -> {ok, remind(Pushed)};
         again -> {ok, remind(Pushed)};
@@ -163,12 +171,28 @@ push(State) ->
 %% Everything that had arrived was taken.
 drained(empty, State) ->
     {ok, State#state{readable = false}};
-drained(eof, State) ->
+drained(eof, #state{eof = event} = State) ->
     {ok, tell(eof, State#state{readable = false})};
+drained(eof, State) ->
+    answered(State#state{readable = false});
 drained({down, _, final} = Down, State) ->
     {final, tell(Down, State)};
 drained({down, _, _} = Down, State) ->
     {ok, tell(Down, State#state{readable = false})}.
+
+answered(#state{eof = {answered, Answered}, link = Link} = State) ->
+    Sent =
+        case erlmcp_native_link:info(Link) of
+            #{socket := #{frames_out := Frames}} -> Frames;
+            #{} -> 0
+        end,
+    case erlmcp_native_answered:look(Sent, Answered) of
+        done ->
+            {final, tell({down, closed, final}, State)};
+        {again, WaitMs, Next} ->
+            _ = erlang:send_after(WaitMs, self(), {?MODULE, answered}),
+            {ok, State#state{eof = {answered, Next}}}
+    end.
 
 %% With the window used up, `passive' has said that there may be more.
 remind(#state{window = Window, reminded = Reminded} = State) when Window =:= 0; Reminded ->
@@ -176,6 +200,11 @@ remind(#state{window = Window, reminded = Reminded} = State) when Window =:= 0; 
 remind(State) ->
     self() ! {?MODULE, push},
     State#state{reminded = true}.
+
+heard(_, #state{eof = event} = State) ->
+    State;
+heard(Items, #state{eof = {answered, Answered}} = State) ->
+    State#state{eof = {answered, erlmcp_native_answered:heard(Items, Answered)}}.
 
 deliver([], State) ->
     State;
@@ -193,7 +222,7 @@ take(MaxItems, MaxBytes, From, #state{link = Link, window = 0} = State) ->
     {Items, Status, Next} = erlmcp_native_link:take(Link, MaxItems, MaxBytes),
     %% The items reach the owner before what is told after them.
     gen_server:reply(From, {ok, Items}),
-    Taken = State#state{link = Next},
+    Taken = heard(Items, State#state{link = Next}),
     case Status of
         more -> {noreply, Taken};
         again -> noreply(look(Taken));

@@ -11,6 +11,8 @@
 -export([status/0, is_loaded/0]).
 -export([
     connection_open/2,
+    stdio_claim/0,
+    stdio_open/1,
     connection_take/3,
     connection_send/2,
     connection_send_large/2,
@@ -92,6 +94,15 @@ is_loaded() ->
 -spec connection_open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {non_neg_integer(), connection()}.
 connection_open(_Endpoint, _Options) -> ?NOT_LOADED.
+
+%% @doc Puts the node's own standard input and output aside; what prints goes to standard error.
+-spec stdio_claim() -> ok | {error, erlmcp_native_stdio:refusal()}.
+stdio_claim() -> ?NOT_LOADED.
+
+%% @doc A connection over them.
+-spec stdio_open(erlmcp_native_options:connection()) ->
+    {ok, non_neg_integer(), connection()} | {error, erlmcp_native_stdio:refusal()}.
+stdio_open(_Options) -> ?NOT_LOADED.
 
 %% @doc See `erlmcp_native_path:take/3'.
 -spec connection_take(connection(), non_neg_integer(), non_neg_integer()) ->

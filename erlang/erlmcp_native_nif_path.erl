@@ -28,11 +28,26 @@
 -define(SLICE_BYTES, 262144).
 
 %% @private
--spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) -> {ok, #socket{}}.
+-spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
+    {ok, #socket{}} | {error, erlmcp_native:reason()}.
+open(stdio, Options) ->
+    erlmcp_native_stdio:open(Options, fun() ->
+        case erlmcp_native_nif:stdio_open(Options) of
+            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, fun() -> is_leaving(Ref) end};
+            {error, _} = Error -> Error
+        end
+    end);
 open(Endpoint, Options) ->
     #{decode := Decode} = Options,
     {Id, Ref} = erlmcp_native_nif:connection_open(Endpoint, Options),
     {ok, #socket{id = Id, ref = Ref, decode = Decode}}.
+
+is_leaving(Ref) ->
+    case erlmcp_native_nif:connection_info(Ref) of
+        #{state := down} -> false;
+        #{state := closing} -> true;
+        #{queue_bytes := Queued} -> Queued > 0
+    end.
 
 %% @private
 -spec take(#socket{}, non_neg_integer(), non_neg_integer()) ->

@@ -43,7 +43,9 @@
     attempt_delay_ms := pos_integer(),
     handshake_timeout_ms := pos_integer(),
     bind := inet:ip_address() | any,
-    tls := false | tls()
+    tls := false | tls(),
+    %% Of standard input and output: what only these have.
+    stdio => map()
 }.
 
 -type listener() :: #{
@@ -67,8 +69,11 @@
 
 %% @doc Where to connect to or listen on: `#{host, port}', `#{path}' for a Unix-domain socket in
 %% the file system, `#{abstract}' for one in Linux's abstract namespace. `host' is a name or an
-%% address; a listener's default is 127.0.0.1, its port may be 0.
+%% address; a listener's default is 127.0.0.1, its port may be 0. `stdio' is the node's own standard
+%% input and output, {@link erlmcp_native_stdio}; nobody can listen there.
 -spec endpoint(term()) -> {ok, erlmcp_native:endpoint()} | {error, erlmcp_native:reason()}.
+endpoint(stdio) ->
+    {ok, stdio};
 endpoint(#{host := Host, port := Port} = Endpoint) when map_size(Endpoint) =:= 2 ->
     case host(Host) of
         {ok, Checked} when is_integer(Port), Port >= 0, Port =< 65535 ->

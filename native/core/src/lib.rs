@@ -28,6 +28,7 @@ mod pool;
 mod pump;
 pub mod read_size;
 mod reader;
+pub mod stdio;
 pub mod stream;
 mod sync;
 pub mod tls;

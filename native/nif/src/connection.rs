@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use erlmcp_core::frame::Item;
 use erlmcp_core::inbox::{Batch, Status};
-use erlmcp_core::{Connection, Info, State, metrics};
+use erlmcp_core::{Connection, Info, State, metrics, stdio};
 use rustler::{
     Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term,
 };
@@ -101,6 +101,31 @@ fn connection_open<'a>(env: Env<'a>, endpoint: Term<'a>, opts: Term<'a>) -> NifR
     let id = owner.id;
     let resource = resource(env, connection, owner, options::copy(opts)?);
     Ok((id, resource).encode(env))
+}
+
+/// Puts the node's own standard input and output aside, before anything can print into them.
+#[rustler::nif]
+fn stdio_claim(env: Env<'_>) -> Term<'_> {
+    match stdio::claim() {
+        Ok(()) => terms::ok().encode(env),
+        Err(fault) => (terms::error(), reason::stdio(env, fault)).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn stdio_open<'a>(env: Env<'a>, opts: Term<'a>) -> NifResult<Term<'a>> {
+    let owner = Owner::new(env.pid());
+    let sink = Box::new(owner.clone());
+    let id = owner.id;
+    Ok(
+        match stdio::connect(&runtime::handle()?, sink, options::limits(opts)?) {
+            Ok(connection) => {
+                let resource = resource(env, connection, owner, options::copy(opts)?);
+                (terms::ok(), id, resource).encode(env)
+            }
+            Err(fault) => (terms::error(), reason::stdio(env, fault)).encode(env),
+        },
+    )
 }
 
 #[rustler::nif]

@@ -1,5 +1,6 @@
 //! `erlmcp_core::Error` as `erlmcp_native:reason()`, one to one.
 
+use erlmcp_core::stdio::Fault;
 use erlmcp_core::{Error, TlsError};
 use rustler::{Encoder, Env, Term};
 
@@ -14,6 +15,7 @@ mod atoms {
         einval, eio, eisdir, eloop, emfile, emsgsize, enametoolong, enetdown, enfile, enobufs,
         enoent, enomem, enoprotoopt, enotdir, enotsock, eopnotsupp, eperm, epipe, eproto,
         eprotonosupport, eprototype, erofs, etimedout, unknown,
+        taken, stdin, stdout, stderr_is_stdout,
     }
 }
 
@@ -40,6 +42,17 @@ pub(crate) fn term<'a>(env: Env<'a>, error: Error) -> Term<'a> {
         Error::Posix(errno) => return (atoms::posix(), posix(errno)).encode(env),
     };
     atom.encode(env)
+}
+
+/// Why the node's own standard input and output cannot be had.
+pub(crate) fn stdio<'a>(env: Env<'a>, fault: Fault) -> Term<'a> {
+    match fault {
+        Fault::Taken => atoms::taken().encode(env),
+        Fault::Stdin => atoms::stdin().encode(env),
+        Fault::Stdout => atoms::stdout().encode(env),
+        Fault::StderrIsStdout => atoms::stderr_is_stdout().encode(env),
+        Fault::Posix(errno) => (atoms::posix(), posix(errno)).encode(env),
+    }
 }
 
 fn tls(error: TlsError) -> rustler::Atom {
