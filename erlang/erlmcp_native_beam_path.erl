@@ -66,6 +66,8 @@ open(Endpoint, Options) ->
         {error, _} = Error -> Error
     end.
 
+begin_to(stdio, Options) ->
+    erlmcp_native_stdio:open(Options, fun() -> open_stdio(Options) end);
 begin_to(#{command := _} = Child, #{high_water_bytes := HighWater} = Options) ->
     case erlmcp_native_beam_child:start(Child, HighWater) of
         {ok, Session} ->
@@ -83,6 +85,17 @@ begin_to(Endpoint, Options) ->
 started(#socket{tag = Tag} = S) ->
     self() ! {Tag, started},
     S.
+
+open_stdio(Options) ->
+    ok = erlmcp_native_user:take_over(),
+    case erlmcp_native_beam_stdio:open(Options) of
+        {ok, Device} ->
+            Stream = erlmcp_native_beam_stream:stdio(Device),
+            Socket = started(new({open, Stream}, Options, #{})),
+            {ok, Socket, erlmcp_native_beam_stdio:leaving(Device)};
+        {error, _} = Error ->
+            Error
+    end.
 
 %% @doc The socket of an accepted connection, for the listener.
 -spec accepted(

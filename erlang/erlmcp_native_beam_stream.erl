@@ -1,8 +1,8 @@
 %% @doc An established connection as its owner holds it: a plain socket, which it controls
-%% itself, a TLS session, or a child process.
+%% itself, a TLS session, a child process, or standard input and output.
 -module(erlmcp_native_beam_stream).
 
--export([tcp/1, tls/1, child/1, watch/1]).
+-export([tcp/1, tls/1, child/1, stdio/1, watch/1]).
 -export([arm/1, send/4, queued/1, give/2, close/2, keys/1, waiting/1, handle_info/2]).
 
 -export_type([stream/0, arrival/0]).
@@ -25,7 +25,9 @@
 
 -record(child, {session :: erlmcp_native_beam_child:session()}).
 
--opaque stream() :: #tcp{} | #tls{} | #child{}.
+-record(stdio, {device :: erlmcp_native_beam_stdio:device()}).
+
+-opaque stream() :: #tcp{} | #tls{} | #child{} | #stdio{}.
 
 -type arrival() :: {data, binary()} | {lost, erlmcp_native:reason()}.
 
@@ -41,9 +43,14 @@ tls(Session) -> #tls{session = Session}.
 -spec child(erlmcp_native_beam_child:session()) -> stream().
 child(Session) -> #child{session = Session}.
 
+%% @doc Standard input and output.
+-spec stdio(erlmcp_native_beam_stdio:device()) -> stream().
+stdio(Device) -> #stdio{device = Device}.
+
 %% @doc To be called once by each owner.
 -spec watch(stream()) -> stream().
 watch(#tcp{} = Stream) -> Stream;
+watch(#stdio{} = Stream) -> Stream;
 watch(#tls{session = Session}) -> #tls{session = erlmcp_native_beam_session:watch(Session)};
 watch(#child{session = Session}) -> #child{session = erlmcp_native_beam_child:watch(Session)}.
 
@@ -54,6 +61,8 @@ arm(#tcp{port = Port}) ->
         ok -> ok;
         {error, _} -> {error, closed}
     end;
+arm(#stdio{device = Device}) ->
+    erlmcp_native_beam_stdio:arm(Device);
 arm(#tls{session = Session}) ->
     erlmcp_native_beam_session:arm(Session);
 arm(#child{session = Session}) ->
@@ -74,6 +83,8 @@ send(#tcp{handed = Handed} = Stream, Data, Size, Max) ->
         {Less, Known} when Less < Handed -> send(Known, Data, Size, Max);
         {_, Known} -> {{error, busy}, Known}
     end;
+send(#stdio{device = Device} = Stream, Data, Size, Max) ->
+    {erlmcp_native_beam_stdio:send(Device, Data, Size, Max), Stream};
 send(#tls{session = Session} = Stream, Data, Size, Max) ->
     {erlmcp_native_beam_session:send(Session, Data, Size, Max), Stream};
 send(#child{session = Session}, Data, Size, Max) ->
@@ -87,6 +98,8 @@ queued(#tcp{port = Port} = Stream) ->
         {ok, [{send_pend, Bytes}]} -> {Bytes, Stream#tcp{handed = Bytes}};
         {error, _} -> {0, Stream#tcp{handed = 0}}
     end;
+queued(#stdio{device = Device} = Stream) ->
+    {erlmcp_native_beam_stdio:queued(Device), Stream};
 queued(#tls{session = Session} = Stream) ->
     {erlmcp_native_beam_session:queued(Session), Stream};
 queued(#child{session = Session}) ->
@@ -101,6 +114,8 @@ give(#tcp{port = Port}, NewOwner) ->
         {connected, Other} when Other =/= self() -> error(badarg);
         _ -> give_port(Port, NewOwner)
     end;
+give(#stdio{device = Device}, NewOwner) ->
+    erlmcp_native_beam_stdio:give(Device, NewOwner);
 give(#tls{session = Session}, NewOwner) ->
     erlmcp_native_beam_session:give(Session, NewOwner);
 give(#child{session = Session}, NewOwner) ->
@@ -144,6 +159,8 @@ close(#tcp{port = Port}, LingerMs) ->
     end,
     Pid ! go,
     ok;
+close(#stdio{device = Device}, _) ->
+    erlmcp_native_beam_stdio:close(Device);
 close(#tls{session = Session}, LingerMs) ->
     erlmcp_native_beam_session:close(Session, LingerMs);
 close(#child{session = Session}, LingerMs) ->
@@ -181,6 +198,7 @@ drop(Port, Reads) ->
 %% a pair, or the reference of a `DOWN'.
 -spec keys(stream()) -> [gen_tcp:socket() | reference()].
 keys(#tcp{port = Port}) -> [Port];
+keys(#stdio{device = Device}) -> erlmcp_native_beam_stdio:keys(Device);
 keys(#tls{session = Session}) -> erlmcp_native_beam_session:keys(Session);
 keys(#child{session = Session}) -> erlmcp_native_beam_child:keys(Session).
 
@@ -193,6 +211,8 @@ waiting(#tcp{port = Port}) ->
         {tcp_closed, Port} -> {lost, closed}
     after 0 -> none
     end;
+waiting(#stdio{device = Device}) ->
+    erlmcp_native_beam_stdio:waiting(Device);
 waiting(#tls{session = Session}) ->
     erlmcp_native_beam_session:waiting(Session);
 waiting(#child{session = Session}) ->
@@ -203,6 +223,8 @@ waiting(#child{session = Session}) ->
 handle_info({tcp, Port, Data}, #tcp{port = Port}) -> {data, Data};
 handle_info({tcp_error, Port, Reason}, #tcp{port = Port}) -> {lost, lost(Reason)};
 handle_info({tcp_closed, Port}, #tcp{port = Port}) -> {lost, closed};
+handle_info(Msg, #stdio{device = Device}) ->
+    erlmcp_native_beam_stdio:handle_info(Msg, Device);
 handle_info(Msg, #tls{session = Session}) -> erlmcp_native_beam_session:handle_info(Msg, Session);
 handle_info(Msg, #child{session = Session}) -> erlmcp_native_beam_child:handle_info(Msg, Session);
 handle_info(_, _) -> unknown.

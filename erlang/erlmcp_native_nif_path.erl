@@ -33,7 +33,7 @@
 open(stdio, Options) ->
     erlmcp_native_stdio:open(Options, fun() ->
         case erlmcp_native_nif:stdio_open(Options) of
-            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, fun() -> is_leaving(Ref) end};
+            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, leaving(Ref)};
             {error, _} = Error -> Error
         end
     end);
@@ -41,6 +41,9 @@ open(Endpoint, Options) ->
     #{decode := Decode} = Options,
     {Id, Ref} = erlmcp_native_nif:connection_open(Endpoint, Options),
     {ok, #socket{id = Id, ref = Ref, decode = Decode}}.
+
+leaving(Ref) ->
+    {fun() -> is_leaving(Ref) end, fun() -> ok end}.
 
 is_leaving(Ref) ->
     case erlmcp_native_nif:connection_info(Ref) of

@@ -39,8 +39,9 @@
 %% closed, or not for reading or writing. `stderr_is_stdout': every print would get among the
 %% messages.
 
--type leaving() :: fun(() -> boolean()).
-%% Whether bytes that were accepted for sending may still have to leave.
+-type leaving() :: {IsLeaving :: fun(() -> boolean()), Discard :: fun(() -> ok)}.
+%% Whether bytes that were accepted for sending have still to leave, and what becomes of those that
+%% cannot.
 
 -record(held, {
     monitor :: reference(),
@@ -151,7 +152,7 @@ handle_call({hold, Pid, Own}, _, #state{held = none} = State) ->
             Held = #held{
                 monitor = monitor(process, Pid),
                 options = Own,
-                leaving = fun() -> false end
+                leaving = {fun() -> false end, fun() -> ok end}
             },
             {reply, ok, State#state{held = Held}};
         {error, _} = Error ->
@@ -204,14 +205,14 @@ stop_node(StopMs, #held{options = #{linger_ms := Linger}, leaving = Leaving}) ->
     end),
     ok.
 
-flush(Leaving, Deadline) ->
-    case Leaving() andalso now_ms() < Deadline of
+flush({IsLeaving, Discard} = Leaving, Deadline) ->
+    case IsLeaving() andalso now_ms() < Deadline of
         true ->
             receive
             after ?LOOK_MS -> flush(Leaving, Deadline)
             end;
         false ->
-            ok
+            Discard()
     end.
 
 now_ms() -> erlang:monotonic_time(millisecond).

@@ -1,0 +1,254 @@
+%% @doc Standard input and output in pure Erlang: a process between the two descriptors and the
+%% connection that reads and writes them.
+%%
+%% A port for a descriptor sends its owner whatever comes, and there is no way to ask it to wait but
+%% to close it, which leaves the descriptor as it is. So it is closed while much waits here, and
+%% opened again when that was taken. What is written goes to the port from the connection's own
+%% process; the port never suspends a sender, its queue is looked at instead.
+-module(erlmcp_native_beam_stdio).
+
+-export([open/1, leaving/1, arm/1, send/4, queued/1, give/2, close/1]).
+-export([keys/1, waiting/1, handle_info/2]).
+
+-export_type([device/0]).
+
+-record(device, {
+    pid :: pid(),
+    tag :: reference(),
+    out :: port()
+}).
+
+-opaque device() :: #device{}.
+
+-record(state, {
+    owner :: pid(),
+    monitor :: reference(),
+    tag :: reference(),
+    high_water :: pos_integer(),
+    linger_ms :: non_neg_integer(),
+    in :: port() | paused | ended,
+    out :: port(),
+    %% What has come and was not asked for.
+    arrivals = queue:new() :: queue:queue(erlmcp_native_beam_stream:arrival()),
+    bytes = 0 :: non_neg_integer(),
+    asked = false :: boolean()
+}).
+
+-define(LOOK_MS, 5).
+
+%% @doc Takes the descriptors for the calling process. Nothing is read before it asks.
+-spec open(erlmcp_native_options:connection()) ->
+    {ok, device()} | {error, erlmcp_native_stdio:refusal()}.
+open(Options) ->
+    case is_same_stream() of
+        true -> {error, stderr_is_stdout};
+        false -> start(Options)
+    end.
+
+%% Where the system tells.
+is_same_stream() ->
+    Identify = fun(Fd) ->
+        case file:read_file_info(["/proc/self/fd/", integer_to_list(Fd)], [raw]) of
+            {ok, Info} when element(3, Info) =/= device -> {element(10, Info), element(12, Info)};
+            _ -> {unknown, Fd}
+        end
+    end,
+    Identify(1) =:= Identify(2).
+
+start(Options) ->
+    Owner = self(),
+    Tag = make_ref(),
+    {Pid, Monitor} = spawn_monitor(fun() -> init(Owner, Tag, Options) end),
+    receive
+        {Tag, Out} ->
+            true = demonitor(Monitor, [flush]),
+            {ok, #device{pid = Pid, tag = Tag, out = Out}};
+        {'DOWN', Monitor, process, _, _} ->
+            {error, stdout}
+    end.
+
+%% @doc How the node sees the last bytes out.
+-spec leaving(device()) -> erlmcp_native_stdio:leaving().
+leaving(#device{out = Out}) ->
+    {fun() -> queue_size(Out) > 0 end, fun() -> discard(Out) end}.
+
+%% @doc Asks for one chunk, or the end, as a message.
+-spec arm(device()) -> ok.
+arm(#device{pid = Pid}) ->
+    Pid ! arm,
+    ok.
+
+%% @doc As {@link erlmcp_native_beam_stream:send/4}.
+-spec send(device(), iodata(), pos_integer(), pos_integer()) -> ok | {error, busy | closed}.
+send(#device{out = Out} = Device, Data, Size, Max) ->
+    case queued(Device) of
+        Queued when Queued =:= 0; Queued + Size =< Max ->
+            try port_command(Out, Data, [nosuspend]) of
+                true -> ok;
+                false -> {error, busy}
+            catch
+                error:badarg -> {error, closed}
+            end;
+        _ ->
+            {error, busy}
+    end.
+
+%% @doc Bytes that wait to be written.
+-spec queued(device()) -> non_neg_integer().
+queued(#device{out = Out}) ->
+    queue_size(Out).
+
+queue_size(Out) ->
+    case erlang:port_info(Out, queue_size) of
+        {queue_size, Size} -> Size;
+        undefined -> 0
+    end.
+
+%% @doc Makes another process the owner. Returns what has come for the old one.
+-spec give(device(), pid()) -> [erlmcp_native_beam_stream:arrival()].
+give(#device{pid = Pid, tag = Tag}, NewOwner) ->
+    Ref = monitor(process, Pid),
+    Pid ! {give, self(), NewOwner, Ref},
+    receive
+        {Ref, given} -> demonitor(Ref, [flush]);
+        {'DOWN', Ref, process, _, _} -> true
+    end,
+    mailbox(Tag).
+
+mailbox(Tag) ->
+    receive
+        {Tag, Arrival} -> [Arrival | mailbox(Tag)]
+    after 0 -> []
+    end.
+
+%% @doc Writes what is queued, then lets go.
+-spec close(device()) -> ok.
+close(#device{pid = Pid, tag = Tag}) ->
+    Pid ! {close, self()},
+    _ = mailbox(Tag),
+    ok.
+
+%% @doc What the messages that are meant for it can be told by.
+-spec keys(device()) -> [reference()].
+keys(#device{tag = Tag}) -> [Tag].
+
+%% @doc What waits in the owner's mailbox.
+-spec waiting(device()) -> erlmcp_native_beam_stream:arrival() | none.
+waiting(#device{tag = Tag}) ->
+    receive
+        {Tag, Arrival} -> Arrival
+    after 0 -> none
+    end.
+
+%% @doc Gives meaning to a message in the owner's mailbox.
+-spec handle_info(term(), device()) -> erlmcp_native_beam_stream:arrival() | unknown.
+handle_info({Tag, Arrival}, #device{tag = Tag}) -> Arrival;
+handle_info(_, _) -> unknown.
+
+%% ---- the process
+
+init(Owner, Tag, #{high_water_bytes := HighWater, linger_ms := Linger}) ->
+    process_flag(trap_exit, true),
+    Out = open_port({fd, 1, 1}, [
+        out, binary, {busy_limits_port, disabled}, {busy_limits_msgq, disabled}
+    ]),
+    Owner ! {Tag, Out},
+    loop(#state{
+        owner = Owner,
+        monitor = monitor(process, Owner),
+        tag = Tag,
+        high_water = HighWater,
+        linger_ms = Linger,
+        in = paused,
+        out = Out
+    }).
+
+loop(#state{in = In, out = Out, owner = Owner, monitor = Monitor} = S) ->
+    receive
+        arm ->
+            loop(resume(pass(S#state{asked = true})));
+        {In, {data, Data}} ->
+            loop(pause(pass(arrived({data, Data}, byte_size(Data), S))));
+        {In, eof} ->
+            true = port_close(In),
+            loop(ended(closed, S));
+        {'EXIT', In, Reason} ->
+            loop(ended(reason(Reason), S));
+        {'EXIT', Out, Reason} ->
+            loop(ended(reason(Reason), S));
+        {give, Owner, NewOwner, Ref} ->
+            true = demonitor(Monitor, [flush]),
+            Owner ! {Ref, given},
+            Given = monitor(process, NewOwner),
+            loop(S#state{owner = NewOwner, monitor = Given, asked = false});
+        {close, Owner} ->
+            finish(S);
+        {'DOWN', Monitor, process, _, _} ->
+            finish(S);
+        %% Of a port that was closed while more came from it.
+        {Port, {data, Data}} when is_port(Port) ->
+            loop(pass(arrived({data, Data}, byte_size(Data), S)));
+        {Port, eof} when is_port(Port) ->
+            loop(ended(closed, S));
+        _ ->
+            loop(S)
+    end.
+
+pass(#state{asked = true, arrivals = Arrivals0, bytes = Bytes} = S) ->
+    case queue:out(Arrivals0) of
+        {{value, Arrival}, Arrivals} ->
+            S#state.owner ! {S#state.tag, Arrival},
+            S#state{asked = false, arrivals = Arrivals, bytes = Bytes - size_of(Arrival)};
+        {empty, _} ->
+            S
+    end;
+pass(S) ->
+    S.
+
+arrived(Arrival, Size, #state{arrivals = Arrivals, bytes = Bytes} = S) ->
+    S#state{arrivals = queue:in(Arrival, Arrivals), bytes = Bytes + Size}.
+
+ended(Reason, #state{in = In} = S) ->
+    _ = [catch port_close(In) || is_port(In)],
+    pass(arrived({lost, Reason}, 0, S#state{in = ended})).
+
+pause(#state{bytes = Bytes, high_water = HighWater, in = In} = S) when
+    Bytes >= HighWater, is_port(In)
+->
+    true = port_close(In),
+    S#state{in = paused};
+pause(S) ->
+    S.
+
+resume(#state{in = paused, bytes = Bytes, high_water = HighWater} = S) when Bytes < HighWater ->
+    S#state{in = open_port({fd, 0, 0}, [in, binary, eof])};
+resume(S) ->
+    S.
+
+size_of({data, Data}) -> byte_size(Data);
+size_of({lost, _}) -> 0.
+
+finish(#state{in = In, out = Out, linger_ms = Linger}) ->
+    _ = [catch port_close(In) || is_port(In)],
+    flush(Out, erlang:monotonic_time(millisecond) + Linger).
+
+flush(Out, Deadline) ->
+    case queue_size(Out) > 0 andalso erlang:monotonic_time(millisecond) < Deadline of
+        true ->
+            receive
+                {'EXIT', Out, _} -> ok
+            after ?LOOK_MS -> flush(Out, Deadline)
+            end;
+        false ->
+            discard(Out)
+    end.
+
+%% The end of a port for any other reason waits for its queue, and so does the end of the node.
+discard(Out) ->
+    true = exit(Out, kill),
+    ok.
+
+reason(normal) -> closed;
+reason(epipe) -> closed;
+reason(Reason) when is_atom(Reason) -> {posix, Reason};
+reason(_) -> closed.
