@@ -167,7 +167,9 @@ configured(Endpoint, Options, Start) ->
     with([
         fun(Acc) -> named(endpoint, erlmcp_native_options:target(Endpoint), Acc) end,
         fun(Acc) -> own(Options, #{reconnect => false}, Acc) end,
-        fun(#{endpoint := Target} = Acc) -> named(connection, connection(Target, Acc), Acc) end,
+        fun(#{endpoint := Target} = Acc) ->
+            named(connection, connection(Target, Options, Acc), Acc)
+        end,
         fun(#{connection := Connection, endpoint := Target} = Acc) ->
             named(connection, erlmcp_native_options:fits(Connection, Target), Acc)
         end
@@ -232,7 +234,7 @@ listen(Endpoint) ->
     listen(Endpoint, #{}).
 
 %% @doc Listens. The address, and so the port where 0 was asked for, is in {@link info/1}.
--spec listen(map(), listen_options()) -> {ok, pid()} | {error, reason()}.
+-spec listen(map() | stdio, listen_options()) -> {ok, pid()} | {error, reason()}.
 listen(Endpoint, Options) ->
     Defaults = #{handler => none, max_connections => 10000},
     with([
@@ -340,11 +342,11 @@ with([Check | Checks], Then, Acc) ->
 with(Checks, Then) ->
     with(Checks, Then, #{}).
 
-connection(stdio, #{own := #{reconnect := Reconnect}}) when Reconnect =/= false ->
+connection(stdio, #{reconnect := Reconnect}, _) when Reconnect =/= false ->
     {error, {option, reconnect, Reconnect}};
-connection(stdio, #{rest := Rest}) ->
+connection(stdio, _, #{rest := Rest}) ->
     erlmcp_native_stdio:options(Rest);
-connection(_, #{rest := Rest}) ->
+connection(_, _, #{rest := Rest}) ->
     erlmcp_native_options:connection(Rest).
 
 named(Name, {ok, Value}, Acc) -> {ok, Acc#{Name => Value}};

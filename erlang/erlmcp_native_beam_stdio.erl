@@ -25,7 +25,6 @@
     monitor :: reference(),
     tag :: reference(),
     high_water :: pos_integer(),
-    linger_ms :: non_neg_integer(),
     in :: port() | paused | ended,
     out :: port(),
     %% What has come and was not asked for.
@@ -34,7 +33,8 @@
     asked = false :: boolean()
 }).
 
--define(LOOK_MS, 5).
+-define(FIRST_LOOK_MS, 5).
+-define(LAST_LOOK_MS, 1000).
 
 %% @doc Takes the descriptors for the calling process. Nothing is read before it asks.
 -spec open(erlmcp_native_options:connection()) ->
@@ -70,7 +70,15 @@ start(Options) ->
 %% @doc How the node sees the last bytes out.
 -spec leaving(device()) -> erlmcp_native_stdio:leaving().
 leaving(#device{out = Out}) ->
-    {fun() -> queue_size(Out) > 0 end, fun() -> discard(Out) end}.
+    {fun() -> queue_size(Out) > 0 end, fun() -> give_up(Out) end}.
+
+%% A write that waits for a reader holds a thread, and the VM waits for its threads at its end.
+give_up(Out) ->
+    case {queue_size(Out), init:get_status()} of
+        {0, _} -> ok;
+        {_, {stopping, _}} -> erlang:halt(0, [{flush, false}]);
+        _ -> ok
+    end.
 
 %% @doc Asks for one chunk, or the end, as a message.
 -spec arm(device()) -> ok.
@@ -147,7 +155,7 @@ handle_info(_, _) -> unknown.
 
 %% ---- the process
 
-init(Owner, Tag, #{high_water_bytes := HighWater, linger_ms := Linger}) ->
+init(Owner, Tag, #{high_water_bytes := HighWater}) ->
     process_flag(trap_exit, true),
     Out = open_port({fd, 1, 1}, [
         out, binary, {busy_limits_port, disabled}, {busy_limits_msgq, disabled}
@@ -158,7 +166,6 @@ init(Owner, Tag, #{high_water_bytes := HighWater, linger_ms := Linger}) ->
         monitor = monitor(process, Owner),
         tag = Tag,
         high_water = HighWater,
-        linger_ms = Linger,
         in = paused,
         out = Out
     }).
@@ -228,25 +235,21 @@ resume(S) ->
 size_of({data, Data}) -> byte_size(Data);
 size_of({lost, _}) -> 0.
 
-finish(#state{in = In, out = Out, linger_ms = Linger}) ->
+%% Somebody may still read what is queued, however late. The end of the node does not wait for it.
+finish(#state{in = In, out = Out}) ->
     _ = [catch port_close(In) || is_port(In)],
-    flush(Out, erlang:monotonic_time(millisecond) + Linger).
+    flush(Out, ?FIRST_LOOK_MS).
 
-flush(Out, Deadline) ->
-    case queue_size(Out) > 0 andalso erlang:monotonic_time(millisecond) < Deadline of
-        true ->
+flush(Out, WaitMs) ->
+    case queue_size(Out) of
+        0 ->
+            ok;
+        _ ->
             receive
                 {'EXIT', Out, _} -> ok
-            after ?LOOK_MS -> flush(Out, Deadline)
-            end;
-        false ->
-            discard(Out)
+            after WaitMs -> flush(Out, min(2 * WaitMs, ?LAST_LOOK_MS))
+            end
     end.
-
-%% The end of a port for any other reason waits for its queue, and so does the end of the node.
-discard(Out) ->
-    true = exit(Out, kill),
-    ok.
 
 reason(normal) -> closed;
 reason(epipe) -> closed;

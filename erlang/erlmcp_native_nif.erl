@@ -13,6 +13,7 @@
     connection_open/2,
     stdio_claim/0,
     stdio_open/1,
+    stdio_is_leaving/0,
     connection_take/3,
     connection_send/2,
     connection_send_large/2,
@@ -103,6 +104,10 @@ stdio_claim() -> ?NOT_LOADED.
 -spec stdio_open(erlmcp_native_options:connection()) ->
     {ok, non_neg_integer(), connection()} | {error, erlmcp_native_stdio:refusal()}.
 stdio_open(_Options) -> ?NOT_LOADED.
+
+%% @doc Whether messages that were accepted for standard output have still to leave.
+-spec stdio_is_leaving() -> boolean().
+stdio_is_leaving() -> ?NOT_LOADED.
 
 %% @doc See `erlmcp_native_path:take/3'.
 -spec connection_take(connection(), non_neg_integer(), non_neg_integer()) ->

@@ -33,7 +33,7 @@
 open(stdio, Options) ->
     erlmcp_native_stdio:open(Options, fun() ->
         case erlmcp_native_nif:stdio_open(Options) of
-            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, leaving(Ref)};
+            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, leaving()};
             {error, _} = Error -> Error
         end
     end);
@@ -42,15 +42,8 @@ open(Endpoint, Options) ->
     {Id, Ref} = erlmcp_native_nif:connection_open(Endpoint, Options),
     {ok, #socket{id = Id, ref = Ref, decode = Decode}}.
 
-leaving(Ref) ->
-    {fun() -> is_leaving(Ref) end, fun() -> ok end}.
-
-is_leaving(Ref) ->
-    case erlmcp_native_nif:connection_info(Ref) of
-        #{state := down} -> false;
-        #{state := closing} -> true;
-        #{queue_bytes := Queued} -> Queued > 0
-    end.
+leaving() ->
+    {fun erlmcp_native_nif:stdio_is_leaving/0, fun() -> ok end}.
 
 %% @private
 -spec take(#socket{}, non_neg_integer(), non_neg_integer()) ->

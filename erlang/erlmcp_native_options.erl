@@ -69,11 +69,8 @@
 
 %% @doc Where to connect to or listen on: `#{host, port}', `#{path}' for a Unix-domain socket in
 %% the file system, `#{abstract}' for one in Linux's abstract namespace. `host' is a name or an
-%% address; a listener's default is 127.0.0.1, its port may be 0. `stdio' is the node's own standard
-%% input and output, {@link erlmcp_native_stdio}; nobody can listen there.
+%% address; a listener's default is 127.0.0.1, its port may be 0.
 -spec endpoint(term()) -> {ok, erlmcp_native:endpoint()} | {error, erlmcp_native:reason()}.
-endpoint(stdio) ->
-    {ok, stdio};
 endpoint(#{host := Host, port := Port} = Endpoint) when map_size(Endpoint) =:= 2 ->
     case host(Host) of
         {ok, Checked} when is_integer(Port), Port >= 0, Port =< 65535 ->
@@ -100,9 +97,11 @@ endpoint(Other) ->
     {error, {option, endpoint, Other}}.
 
 %% @doc What to connect to: an endpoint, or a child process, see
-%% {@link erlmcp_native_child_options}.
+%% {@link erlmcp_native_child_options}, or `stdio', see {@link erlmcp_native_stdio}.
 -spec target(term()) ->
     {ok, erlmcp_native:endpoint()} | {error, erlmcp_native:reason()}.
+target(stdio) ->
+    {ok, stdio};
 target(#{command := _} = Child) ->
     erlmcp_native_child_options:check(Child);
 target(Other) ->

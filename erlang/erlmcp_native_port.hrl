@@ -9,6 +9,7 @@
 -define(TO_CLOSE, 16#04).
 -define(TO_LOG_LEVEL, 16#05).
 -define(TO_METRICS, 16#06).
+-define(TO_LEAVING, 16#07).
 
 -define(TO_CONNECT, 16#10).
 -define(TO_SEND, 16#11).
@@ -32,6 +33,7 @@
 -define(FROM_DOWN, 16#87).
 -define(FROM_SENT, 16#88).
 -define(FROM_ROOM, 16#89).
+-define(FROM_LEAVING, 16#8a).
 
 -define(FROM_OPENED, 16#90).
 -define(FROM_FRAMES, 16#91).

@@ -49,6 +49,14 @@ open(#{command := _} = Given, Options) ->
         {ok, Child} -> open(?TO_CHILD, erlmcp_native_port_child:wire(Child), Child, Options);
         {error, _} = Error -> Error
     end;
+open(stdio, Options) ->
+    erlmcp_native_stdio:open(Options, fun() ->
+        ok = erlmcp_native_user:take_over(),
+        case open(?TO_CONNECT, stdio, none, Options) of
+            {ok, Socket} -> {ok, Socket, {fun is_leaving/0, fun() -> ok end}};
+            {error, _} = Error -> Error
+        end
+    end);
 open(Endpoint, Options) ->
     open(?TO_CONNECT, Endpoint, none, Options).
 
@@ -62,6 +70,9 @@ open(Op, Endpoint, Child, #{high_water_bytes := Window} = Options) ->
         {error, _} = Error ->
             Error
     end.
+
+is_leaving() ->
+    erlmcp_native_port:ask(?TO_LEAVING, []) =:= {ok, <<1>>}.
 
 %% @doc The socket of an accepted connection, for the listener.
 -spec accepted(

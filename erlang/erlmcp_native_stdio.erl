@@ -86,7 +86,8 @@ valid(_, _) -> true.
 %% @doc Opens it for the calling process, which is to be the owner of the socket. `Open' makes the
 %% socket and says how to find out whether bytes are still leaving.
 -spec open(
-    erlmcp_native_options:connection(), fun(() -> {ok, Socket, leaving()} | {error, refusal()})
+    erlmcp_native_options:connection(),
+    fun(() -> {ok, Socket, leaving()} | {error, refusal() | erlmcp_native:reason()})
 ) ->
     {ok, Socket} | {error, erlmcp_native:reason()}.
 open(#{stdio := Own}, Open) ->
@@ -98,9 +99,14 @@ open(#{stdio := Own}, Open) ->
 opened({ok, Socket, Leaving}) ->
     ok = gen_server:call(?MODULE, {leaving, Leaving}),
     {ok, Socket};
-opened({error, Refusal}) ->
+opened({error, Why}) ->
     ok = gen_server:call(?MODULE, release),
-    {error, {stdio, Refusal}}.
+    {error, reason(Why)}.
+
+reason({Kind, _} = Refusal) when Kind =:= start_node_with; Kind =:= posix -> {stdio, Refusal};
+reason(Refusal) when Refusal =:= taken; Refusal =:= stdin; Refusal =:= stdout -> {stdio, Refusal};
+reason(stderr_is_stdout) -> {stdio, stderr_is_stdout};
+reason(Reason) -> Reason.
 
 %% @doc Whether the node was started so that nobody else reads its standard input. Of the flags
 %% that choose who does, the last counts.
@@ -176,9 +182,9 @@ handle_cast(_, State) ->
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({'DOWN', Monitor, process, _, _}, #state{held = #held{monitor = Monitor}} = State) ->
-    #state{held = #held{options = Own} = Held} = State,
+    #state{held = #held{options = Own}} = State,
     case Own of
-        #{at_end := stop, stop_ms := StopMs} -> stop_node(StopMs, Held);
+        #{at_end := stop, stop_ms := StopMs} -> stop_node(StopMs);
         #{at_end := keep} -> ok
     end,
     {noreply, State};
@@ -193,11 +199,11 @@ terminate(_, #state{held = none}) ->
 terminate(_, #state{held = #held{options = #{linger_ms := Linger}, leaving = Leaving}}) ->
     flush(Leaving, now_ms() + Linger).
 
-%% A process of its own: the node's supervisors stop this one.
-stop_node(StopMs, #held{options = #{linger_ms := Linger}, leaving = Leaving}) ->
+%% What has still to leave is waited for when this process is stopped. One of its own waits for the
+%% node: the supervisors stop this one.
+stop_node(StopMs) ->
     ?LOG_INFO("erlmcp_native: standard input and output have ended, stopping the node"),
     _ = spawn(fun() ->
-        ok = flush(Leaving, now_ms() + Linger),
         ok = init:stop(),
         receive
         after StopMs -> erlang:halt(0, [{flush, false}])

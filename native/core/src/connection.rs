@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::Poll;
 
 use atomic_waker::AtomicWaker;
@@ -327,6 +327,10 @@ impl Connection {
     pub fn info(&self) -> Info {
         self.shared.info()
     }
+
+    pub(crate) fn watch(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
 }
 
 impl Drop for Connection {
@@ -578,6 +582,12 @@ impl Shared {
 
     pub(crate) fn emit_writable(&self) {
         self.sink.emit(Event::Writable);
+    }
+
+    /// Whether what was accepted has still to leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let outbox = lock(&self.outbox);
+        outbox.closing() || !outbox.is_empty()
     }
 
     fn state(&self) -> State {

@@ -7,13 +7,13 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::{Arc, Mutex};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use tokio::runtime::Handle;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Shared};
 use crate::error::Error;
 use crate::event::Sink;
 use crate::options::Limits;
@@ -38,10 +38,17 @@ pub enum Fault {
 enum State {
     Free,
     Claimed(OwnedFd, OwnedFd),
-    Taken,
+    /// The connection, once there is one.
+    Taken(Weak<Shared>),
 }
 
 static STATE: Mutex<State> = Mutex::new(State::Free);
+
+/// Standard input and output, for the connection that carries messages over them.
+pub struct Stdio {
+    source: OwnedFd,
+    target: OwnedFd,
+}
 
 /// Puts standard input and output aside. From now on nothing that prints does harm. A second call
 /// does nothing.
@@ -56,25 +63,40 @@ pub fn claim() -> Result<(), Fault> {
             *state = State::Claimed(source, target);
             Ok(())
         }
-        State::Claimed(..) | State::Taken => Ok(()),
+        State::Claimed(..) | State::Taken(_) => Ok(()),
     }
 }
 
-/// A connection over them, once in the life of the process.
+/// Takes them, once in the life of the process.
 ///
 /// # Errors
 /// As [`Fault`] says. Nothing has changed then.
-pub fn connect(
-    runtime: &Handle,
-    sink: Box<dyn Sink>,
-    limits: Arc<Limits>,
-) -> Result<Connection, Fault> {
+pub fn take() -> Result<Stdio, Fault> {
     claim()?;
-    match std::mem::replace(&mut *lock(&STATE), State::Taken) {
-        State::Claimed(source, target) => {
-            Ok(Connection::over(runtime, sink, source, target, limits))
+    let mut state = lock(&STATE);
+    match std::mem::replace(&mut *state, State::Taken(Weak::new())) {
+        State::Claimed(source, target) => Ok(Stdio { source, target }),
+        taken => {
+            *state = taken;
+            Err(Fault::Taken)
         }
-        State::Free | State::Taken => Err(Fault::Taken),
+    }
+}
+
+/// Whether messages that were accepted have still to leave.
+pub fn is_leaving() -> bool {
+    match &*lock(&STATE) {
+        State::Taken(shared) => shared.upgrade().is_some_and(|shared| shared.is_leaving()),
+        State::Free | State::Claimed(..) => false,
+    }
+}
+
+impl Stdio {
+    /// The connection.
+    pub fn connect(self, runtime: &Handle, sink: Box<dyn Sink>, limits: Arc<Limits>) -> Connection {
+        let connection = Connection::over(runtime, sink, self.source, self.target, limits);
+        *lock(&STATE) = State::Taken(connection.watch());
+        connection
     }
 }
 
@@ -109,9 +131,11 @@ fn is_same_stream(out: &Metadata, err: &Metadata) -> bool {
 /// Others may have the same open file, the shell that started us among them, and would be surprised
 /// by its flags. Linux gives a pipe opened anew flags of its own; elsewhere, and for sockets, the
 /// flags are restored in the end.
-fn private(fd: BorrowedFd<'_>, how: &OpenOptions) -> io::Result<OwnedFd> {
+fn private(fd: BorrowedFd<'_>, how: &mut OpenOptions) -> io::Result<OwnedFd> {
     let duplicate = fd.try_clone_to_owned()?;
     if cfg!(target_os = "linux") && pair::kind(&duplicate)? == Kind::Pipe {
+        // A named pipe whose peer has gone already would have to be waited for.
+        how.custom_flags(libc::O_NONBLOCK);
         // Refused where the pipe was made by another user, or there is no /proc.
         if let Ok(file) = how.open(format!("/proc/self/fd/{}", duplicate.as_raw_fd())) {
             return Ok(file.into());

@@ -114,18 +114,23 @@ fn stdio_claim(env: Env<'_>) -> Term<'_> {
 
 #[rustler::nif]
 fn stdio_open<'a>(env: Env<'a>, opts: Term<'a>) -> NifResult<Term<'a>> {
-    let owner = Owner::new(env.pid());
-    let sink = Box::new(owner.clone());
-    let id = owner.id;
-    Ok(
-        match stdio::connect(&runtime::handle()?, sink, options::limits(opts)?) {
-            Ok(connection) => {
-                let resource = resource(env, connection, owner, options::copy(opts)?);
-                (terms::ok(), id, resource).encode(env)
-            }
-            Err(fault) => (terms::error(), reason::stdio(env, fault)).encode(env),
-        },
-    )
+    let (runtime, limits) = (runtime::handle()?, options::limits(opts)?);
+    Ok(match stdio::take() {
+        Ok(stdio) => {
+            let owner = Owner::new(env.pid());
+            let connection = stdio.connect(&runtime, Box::new(owner.clone()), limits);
+            let id = owner.id;
+            let resource = resource(env, connection, owner, options::copy(opts)?);
+            (terms::ok(), id, resource).encode(env)
+        }
+        Err(fault) => (terms::error(), reason::stdio(env, fault)).encode(env),
+    })
+}
+
+/// Whether messages that were accepted have still to leave.
+#[rustler::nif]
+fn stdio_is_leaving() -> bool {
+    stdio::is_leaving()
 }
 
 #[rustler::nif]

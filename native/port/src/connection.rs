@@ -9,7 +9,7 @@ use erlmcp_core::connection::Message;
 use erlmcp_core::frame::{Framing, Item};
 use erlmcp_core::inbox::{Batch, Status};
 use erlmcp_core::options::Limits;
-use erlmcp_core::{Connection, Event, Info, Sink, State};
+use erlmcp_core::{Connection, Event, Info, Sink, State, stdio};
 
 use crate::child::Errors;
 use crate::json::Decoder;
@@ -99,6 +99,9 @@ pub(crate) fn connect(program: &Arc<Program>, id: u64, mut body: Bytes) -> Resul
     let [endpoint, given] = term.tuple()? else {
         return Err(Malformed);
     };
+    if endpoint.is("stdio") {
+        return stdio(program, id, window, given);
+    }
     let endpoint = options::endpoint(endpoint)?;
     let dial = options::dial(given)?;
     let tcp = options::tcp(given)?;
@@ -108,6 +111,18 @@ pub(crate) fn connect(program: &Arc<Program>, id: u64, mut body: Bytes) -> Resul
     Conn::insert(program, id, window.into(), settings, |sink| {
         Connection::dial(&program.runtime, sink, endpoint, dial, tcp, tls, limits)
     });
+    Ok(())
+}
+
+/// A connection over the node's own standard input and output, which are also this program's.
+fn stdio(program: &Arc<Program>, id: u64, window: u32, given: &Term) -> Result<(), Malformed> {
+    let limits = options::limits(given)?;
+    match stdio::take() {
+        Ok(stdio) => Conn::insert(program, id, window.into(), limits.clone(), |sink| {
+            stdio.connect(&program.runtime, sink, limits)
+        }),
+        Err(fault) => program.out.send(to_vm::DOWN, id, &[&reason::stdio(fault)]),
+    }
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod from_vm {
     pub(crate) const CLOSE: u8 = 0x04;
     pub(crate) const LOG_LEVEL: u8 = 0x05;
     pub(crate) const METRICS: u8 = 0x06;
+    pub(crate) const LEAVING: u8 = 0x07;
 
     pub(crate) const CONNECT: u8 = 0x10;
     pub(crate) const SEND: u8 = 0x11;
@@ -59,6 +60,7 @@ pub(crate) mod to_vm {
     pub(crate) const DOWN: u8 = 0x87;
     pub(crate) const SENT: u8 = 0x88;
     pub(crate) const ROOM: u8 = 0x89;
+    pub(crate) const LEAVING: u8 = 0x8a;
 
     pub(crate) const OPENED: u8 = 0x90;
     pub(crate) const FRAMES: u8 = 0x91;
@@ -111,6 +113,10 @@ pub(crate) fn dispatch(program: &Arc<Program>, packet: Packet) -> Result<(), Mal
         from_vm::CLOSE => program.close(id),
         from_vm::LOG_LEVEL => log::set_level(body.try_get_u8().map_err(|_| Malformed)?),
         from_vm::METRICS => program::metrics(program, id),
+        from_vm::LEAVING => {
+            let leaving = u8::from(erlmcp_core::stdio::is_leaving());
+            program.out.send(to_vm::LEAVING, id, &[&[leaving]]);
+        }
         from_vm::CONNECT..0x80 => {
             if let Some((_, make)) = MAKERS.iter().find(|(maker, _)| *maker == op) {
                 return make(program, id, body);

@@ -1,5 +1,6 @@
 //! `erlmcp_core::Error` as `erlmcp_native:reason()`, one to one.
 
+use erlmcp_core::stdio::Fault;
 use erlmcp_core::{Error, TlsError};
 
 use crate::term::Writer;
@@ -57,6 +58,20 @@ pub(crate) fn write(out: &mut Writer, error: Error) {
         }
     };
     out.atom(name);
+}
+
+/// Why the node's own standard input and output cannot be had.
+pub(crate) fn stdio(fault: Fault) -> Vec<u8> {
+    let mut out = Writer::new();
+    let refusal = out.tuple(2).atom("stdio");
+    match fault {
+        Fault::Taken => refusal.atom("taken"),
+        Fault::Stdin => refusal.atom("stdin"),
+        Fault::Stdout => refusal.atom("stdout"),
+        Fault::StderrIsStdout => refusal.atom("stderr_is_stdout"),
+        Fault::Posix(errno) => refusal.tuple(2).atom("posix").atom(posix(errno)),
+    };
+    out.finish()
 }
 
 fn tls(error: TlsError) -> &'static str {
