@@ -30,10 +30,10 @@
 %% @private
 -spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {ok, #socket{}} | {error, erlmcp_native:reason()}.
-open(stdio, Options) ->
+open(stdio, #{decode := Decode} = Options) ->
     erlmcp_native_stdio:open(Options, fun() ->
         case erlmcp_native_nif:stdio_open(Options) of
-            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref}, leaving()};
+            {ok, Id, Ref} -> {ok, #socket{id = Id, ref = Ref, decode = Decode}, leaving()};
             {error, _} = Error -> Error
         end
     end);

@@ -116,11 +116,14 @@ pub(crate) fn connect(program: &Arc<Program>, id: u64, mut body: Bytes) -> Resul
 
 /// A connection over the node's own standard input and output, which are also this program's.
 fn stdio(program: &Arc<Program>, id: u64, window: u32, given: &Term) -> Result<(), Malformed> {
-    let limits = options::limits(given)?;
+    let settings = Settings::read(given)?;
+    let limits = settings.limits.clone();
     match stdio::take() {
-        Ok(stdio) => Conn::insert(program, id, window.into(), limits.clone(), |sink| {
-            stdio.connect(&program.runtime, sink, limits)
-        }),
+        Ok(stdio) => {
+            Conn::insert(program, id, window.into(), settings, |sink| {
+                stdio.connect(&program.runtime, sink, limits)
+            });
+        }
         Err(fault) => program.out.send(to_vm::DOWN, id, &[&reason::stdio(fault)]),
     }
     Ok(())
