@@ -64,7 +64,7 @@ open(Op, Endpoint, Child, #{high_water_bytes := Window} = Options) ->
     Sending = erlmcp_native_port_sending:new(),
     case erlmcp_native_port:open(Sending) of
         {ok, Id, Handle} ->
-            Body = [<<Window:32>> | term_to_binary({Endpoint, Options})],
+            Body = [<<Window:32>>, term_to_binary({Endpoint, Options})],
             _ = erlmcp_native_port:command(Handle, Op, Id, Body),
             {ok, (new(Id, Handle, Sending, Options))#socket{router = watch(), child = Child}};
         {error, _} = Error ->
