@@ -57,6 +57,7 @@ native_cases() ->
         stderr_of_an_owner_that_does_not_read,
         deaf_child_can_still_speak,
         grandchild_holds_the_output,
+        last_words_are_read,
         inherited_stderr_is_refused
     ].
 
@@ -393,6 +394,13 @@ grandchild_holds_the_output(Config) ->
     ?assertEqual({exit_status, 5}, receive_down(Conn)),
     ?assert(now_ms() - Start < 900),
     await_gone(binary_to_integer(Survivor)).
+
+last_words_are_read(Config) ->
+    Seen = seen(Config, "said"),
+    Conn = shell(Config, "echo up; cat >/dev/null; seq 1 100000 && echo said >" ++ Seen, #{}),
+    [<<"up">>] = receive_frames(Conn, 1),
+    stop(Conn),
+    ?assertEqual({ok, <<"said\n">>}, file:read_file(Seen)).
 
 ends_with_its_owner(Config) ->
     Test = self(),

@@ -92,6 +92,9 @@ impl Driver {
             // In a box: an open connection should not hold room for its end.
             Box::pin(self.finish()).await;
         }
+        if let Some(child) = self.child.take() {
+            Box::pin(see_off(self.wire, child, &self.shared)).await;
+        }
         reason
     }
 
@@ -196,7 +199,7 @@ impl Driver {
     /// Sends what is queued, for as long as `linger` allows, and says goodbye. What the peer has
     /// sent meanwhile is read and dropped: closing a socket with unread data resets the
     /// connection, and the reset can destroy what was just sent.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         let linger = self.shared.limits.linger;
         let flush = poll_fn(|cx| self.wire.poll_write(cx, &self.shared.outbox).1);
         if !matches!(timeout(linger, flush).await, Ok(Ok(()))) {
@@ -222,4 +225,24 @@ impl Driver {
         })
         .await;
     }
+}
+
+/// Has a child end. It may still have something to say, and be harmed if nobody read it.
+async fn see_off(mut wire: Wire, mut child: Box<Child>, shared: &Shared) {
+    let _ = timeout(SHUTDOWN, poll_fn(|cx| wire.poll_shutdown(cx))).await;
+    child.process.stop();
+    poll_fn(|cx| {
+        while !child.gone {
+            child.gone = child.exit.as_mut().poll(cx).is_ready();
+            let mut reader = lock(&shared.reader);
+            match wire.poll_read(cx, &mut reader) {
+                Poll::Ready(Ok(read)) if read > 0 => reader.buf.clear(),
+                Poll::Pending if !child.gone => return Poll::Pending,
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    lock(&shared.reader).drop_buffer();
 }

@@ -78,6 +78,17 @@ impl Process {
         self.id
     }
 
+    /// Has it end in stages. Its standard input has been closed.
+    pub(crate) fn stop(&self) {
+        self.stop.send_if_modified(|stop| {
+            let changes = *stop < Stop::InOrder;
+            if changes {
+                *stop = Stop::InOrder;
+            }
+            changes
+        });
+    }
+
     /// Tells of its end, also after this was dropped.
     pub(crate) fn exit(&self) -> watch::Receiver<Option<Exit>> {
         self.exit.clone()
@@ -86,13 +97,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.stop.send_if_modified(|stop| {
-            let changes = *stop < Stop::InOrder;
-            if changes {
-                *stop = Stop::InOrder;
-            }
-            changes
-        });
+        self.stop();
     }
 }
 
