@@ -26,7 +26,7 @@ reasons() ->
     [
         closed, reset, refused, unreachable, timeout, nxdomain, address_in_use, frame_too_large,
         embedded_newline, empty_message, busy, not_connected, panic, tls, posix, exit_status, signal,
-        command, cwd
+        command, cwd, protocol
     ].
 
 tls_reasons() ->

@@ -403,7 +403,7 @@ fn is_frame(item: &Item) -> bool {
 }
 
 /// How many frames, where each begins and how long it is, and the bytes that these places are in.
-fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
+pub(crate) fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
     let places = items.iter().filter_map(|item| match item {
         Item::Frame { start, len } => Some((*start, *len)),
         Item::Oversized(_) => None,
@@ -424,7 +424,7 @@ fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
 }
 
 /// How many items, how long each was, and the list of them.
-fn terms_of(batches: &[Batch]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn terms_of(batches: &[Batch]) -> (Vec<u8>, Vec<u8>) {
     let count = batches.iter().map(|batch| batch.items.len()).sum();
     let mut table = Vec::with_capacity(4 + 4 * count);
     table.extend((count as u32).to_be_bytes());
@@ -451,7 +451,7 @@ fn terms_of(batches: &[Batch]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// `erlmcp_native:socket_info()`.
-fn info_term(info: &Info) -> Vec<u8> {
+pub(crate) fn info_term(info: &Info) -> Vec<u8> {
     let state = match info.state {
         State::Connecting => "connecting",
         State::Open => "open",

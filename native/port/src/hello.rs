@@ -41,12 +41,14 @@ pub(crate) fn exchange(packets: &mut Packets, mut output: &File) -> Result<Hello
     })?;
     let hello = read(packet.op, packet.body);
     if hello != Err(Refused::Garbage) {
-        output.write_all(&own()).map_err(|_| Refused::Gone)?;
+        output
+            .write_all(&own(std::process::id()))
+            .map_err(|_| Refused::Gone)?;
     }
     hello
 }
 
-fn read(op: u8, mut body: bytes::Bytes) -> Result<Hello, Refused> {
+pub(crate) fn read(op: u8, mut body: bytes::Bytes) -> Result<Hello, Refused> {
     if op != from_vm::HELLO || body.len() < 2 {
         return Err(Refused::Garbage);
     }
@@ -64,12 +66,12 @@ fn read(op: u8, mut body: bytes::Bytes) -> Result<Hello, Refused> {
 }
 
 /// Own hello: the version and the number of this process.
-fn own() -> Vec<u8> {
+pub(crate) fn own(process: u32) -> Vec<u8> {
     let len = HEAD as u32 + 2 + 4;
     let mut out = len.to_be_bytes().to_vec();
     out.push(to_vm::HELLO);
     out.extend(0u64.to_be_bytes());
     out.extend(VERSION.to_be_bytes());
-    out.extend(std::process::id().to_be_bytes());
+    out.extend(process.to_be_bytes());
     out
 }

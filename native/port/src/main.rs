@@ -27,6 +27,8 @@ mod reason;
 mod sync;
 mod term;
 mod terms;
+#[cfg(test)]
+mod vectors;
 
 use std::process::ExitCode;
 

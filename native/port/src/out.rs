@@ -149,6 +149,12 @@ impl Out {
         }
     }
 
+    /// What the VM would be sent.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> Vec<u8> {
+        self.lock().take().concat()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
