@@ -101,26 +101,26 @@ transmit(Head, Body, #client{link = none} = Client) ->
         {ok, Connected} ->
             transmit(Head, Body, Connected);
         {error, Reason} ->
-            %% Soon there may be a program again, and it is told as if this one had gone now.
+            %% Soon there may be a program again: it fails as if this one had gone now.
             self() ! {Client#client.key, Client#client.last + 1, Reason},
-            add(Client)
+            add(false, Client)
     end;
-transmit(Head, Body, #client{window = Window} = Client0) ->
-    {ok, Number, Client} = add(Client0),
-    _ = tell(?TO_HTTP_CLIENT_REQUEST, [<<Number:64, Window:32>>, Head | Body], Client),
-    {ok, Number, Client}.
+transmit(Head, Body, #client{window = Window, last = Last} = Client) ->
+    Packet = [<<(Last + 1):64, Window:32>>, Head | Body],
+    %% If there is no program any more, word of its end is under way.
+    add(tell(?TO_HTTP_CLIENT_REQUEST, Packet, Client) =:= ok, Client).
 
-add(#client{requests = Requests, active = Active, last = Last} = Client) ->
+add(Sent, #client{requests = Requests, active = Active, last = Last} = Client) ->
     Number = Last + 1,
     {ok, Number, Client#client{
-        requests = Requests#{Number => ?ANSWER:new()}, active = Active + 1, last = Number
+        requests = Requests#{Number => ?ANSWER:new(Sent)}, active = Active + 1, last = Number
     }}.
 
 %% @private
 -spec handle_info(term(), #client{}) -> {events(), #client{}} | unknown.
 handle_info({Key, Number, Reason}, #client{key = Key, requests = Requests} = Client) ->
     case Requests of
-        #{Number := Answer} -> lost(Number, Answer, #{reason => Reason, safe => true}, Client);
+        #{Number := Answer} -> lost(Number, Answer, #{reason => Reason, safe => false}, Client);
         #{} -> {[], Client}
     end;
 handle_info(_, #client{link = none}) ->

@@ -1,7 +1,7 @@
 %% @doc The answer to a request of a client on the path `port', as far as it has come. Pure.
 -module(erlmcp_native_port_http_client_answer).
 
--export([new/0, packet/2, fail/2, take/2, is_over/1, granted/2]).
+-export([new/1, packet/2, fail/2, take/2, is_over/1, granted/2]).
 
 -export_type([answer/0, notice/0]).
 
@@ -13,6 +13,8 @@
     | {failed, failure()}.
 
 -record(answer, {
+    %% Whether the program may have had the request.
+    sent :: boolean(),
     has_head = false :: boolean(),
     parts = queue:new() :: queue:queue(binary()),
     ending = none :: none | done | {failed, failure()},
@@ -28,9 +30,10 @@
 -define(DONE, 2).
 -define(FAILED, 4).
 
--spec new() -> answer().
-new() ->
-    #answer{}.
+%% @doc Of a request that was handed to the program, or could not be.
+-spec new(Sent :: boolean()) -> answer().
+new(Sent) ->
+    #answer{sent = Sent}.
 
 %% @doc Takes in a packet, from its flags on.
 -spec packet(binary(), answer()) -> {[notice()], answer()}.
@@ -64,8 +67,10 @@ push(Part, #answer{parts = Parts} = Answer) -> Answer#answer{parts = queue:in(Pa
 
 %% @doc Ends an answer that is not over.
 -spec fail(failure(), answer()) -> {[notice()], answer()}.
-fail(Failure, Answer) ->
-    settle(Answer#answer{ending = {failed, Failure}}).
+fail(Failure, #answer{sent = true} = Answer) ->
+    settle(Answer#answer{ending = {failed, Failure}});
+fail(Failure, #answer{sent = false} = Answer) ->
+    settle(Answer#answer{ending = {failed, Failure#{safe := true}}}).
 
 settle(#answer{has_head = false, ending = {failed, Failure}} = Answer) ->
     {[{failed, Failure}], Answer};

@@ -167,6 +167,8 @@ impl Owner for Told {
         match event {
             Event::Ready => link.offer_all(),
             Event::Drained => out.send(to_vm::HTTP_DRAINED, link.id, &[]),
+            // Nothing where the VM has let go of it, or is gone.
+            Event::Down if link.program.find(link.id).is_none() => {}
             Event::Down => out.send(to_vm::DOWN, link.id, &[&reason::term(Error::Panic)]),
             Event::Closed => out.send(to_vm::HTTP_CLOSED, link.acceptor, &[]),
         }

@@ -1,0 +1,419 @@
+%% What becomes of HTTP servers and clients whose port program dies, hangs or loses somebody, and
+%% what it may have under way.
+-module(port_http_SUITE).
+
+-compile([export_all, nowarn_export_all, {no_auto_import, [get/1]}]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-import(http_path_SUITE, [
+    listen/3, connect/1, connect/2, tell/0, tell/1, request/0, then/2, begin_stream/1, notice/1,
+    result/0, reply/4, reason/1, eventually/1, accepts/1, info/1
+]).
+-import(http_raw, [ask/2, answer/1, head/1, part/1, post/1, get/1]).
+
+-define(WAIT, 10000).
+-define(CLIENT, http_client_path_SUITE).
+
+all() ->
+    [
+        servers_of_a_killed_program,
+        servers_killed_under_load,
+        clients_of_a_killed_program,
+        clients_while_there_is_no_program,
+        clients_come_back_by_themselves,
+        router_is_killed,
+        acceptor_is_killed,
+        stopped_program,
+        answer_that_nobody_takes,
+        bodies_of_many_at_once,
+        stream_after_the_program,
+        malformed_is_the_end
+    ].
+
+init_per_suite(Config) ->
+    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    [{started, Started}, {path, port}, {module, erlmcp_native_port_http_client} | Config].
+
+end_per_suite(Config) ->
+    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
+    ok.
+
+%% What was killed soon after it was started comes back later and later; here it begins anew.
+init_per_testcase(_, Config) ->
+    process_flag(trap_exit, true),
+    ok = application:stop(erlmcp_native),
+    ok = application:start(erlmcp_native),
+    Config.
+
+end_per_testcase(_, _) ->
+    case erase(client) of
+        undefined -> ok;
+        Client -> erlmcp_native_port_http_client:close(Client)
+    end.
+
+%% Servers
+
+servers_of_a_killed_program(Config) ->
+    Server = listen(Config, #{}, tell()),
+    Test = self(),
+    %% One that waits, one that streams, one that ends with its client, one that reads a body.
+    [Waiting, Streaming, Ending, Reading] = Clients = [connect(Server) || _ <- lists:seq(1, 4)],
+    ok = http_raw:send(Waiting, get("/")),
+    {_, First, _} = request(),
+    then(First, fun(X) -> Test ! {result, {notice(X), reply(X, 200, [], <<>>)}} end),
+    ok = http_raw:send(Streaming, get("/")),
+    {_, Second, _} = request(),
+    then(Second, fun(X) ->
+        begin_stream(X),
+        Test ! {result, begun},
+        Test ! {result, {notice(X), erlmcp_native_http_path:send(X, <<"part">>)}}
+    end),
+    begun = result(),
+    ok = http_raw:send(Ending, get("/")),
+    {Pid, Third, _} = request(),
+    Monitor = monitor(process, Pid),
+    then(Third, fun(X) -> ok = erlmcp_native_http_path:on_gone(X, exit), Test ! {result, set} end),
+    set = result(),
+    ok = http_raw:send(Reading, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n1"),
+    {_, Fourth, _} = request(),
+    then(Fourth, fun(X) ->
+        Test ! {result, reading},
+        Test ! {result, erlmcp_native_http_path:read_body(X, infinity)}
+    end),
+    reading = result(),
+    kill_program("KILL"),
+    ?assertEqual({down, port_program}, down(Server)),
+    Results = lists:sort([result() || _ <- lists:seq(1, 3)]),
+    ?assertEqual([{error, closed}, {gone, {error, closed}}, {gone, {error, closed}}], Results),
+    ?assertEqual({shutdown, gone}, reason(Monitor)),
+    [ok = cut_off(Client) || Client <- Clients],
+    ?assertMatch(#{connections := 0, requests := 0, streams := 0}, info(Server)),
+    ?assertEqual([], acceptors()),
+    served_again(Config).
+
+%% Requests come in by many connections while it dies.
+servers_killed_under_load(Config) ->
+    Server = listen(Config, #{}, fun http_path_SUITE:echo/2),
+    Port = http_path_SUITE:port(Server),
+    Clients = [
+        spawn_monitor(fun() -> ask_on(http_raw:connect(Port, [])) end)
+     || _ <- lists:seq(1, 30)
+    ],
+    receive after 300 -> ok end,
+    kill_program("KILL"),
+    ?assertEqual({down, port_program}, down(Server)),
+    [?assertEqual(cut_off, reason(Monitor)) || {_, Monitor} <- Clients],
+    eventually(fun() -> acceptors() =:= [] end),
+    served_again(Config).
+
+ask_on(Client) ->
+    case http_raw:send(Client, post("x")) of
+        ok ->
+            try answer(Client) of
+                {200, _, <<"x">>} -> ask_on(Client)
+            catch
+                error:_ -> exit(cut_off)
+            end;
+        {error, _} ->
+            exit(cut_off)
+    end.
+
+%% Up to the end of the connection.
+cut_off({gen_tcp, Socket} = Client) ->
+    _ = inet:setopts(Socket, [{packet, raw}]),
+    case gen_tcp:recv(Socket, 0, ?WAIT) of
+        {ok, _} -> cut_off(Client);
+        {error, Reason} when Reason =:= closed; Reason =:= econnreset -> ok
+    end.
+
+served_again(Config) ->
+    Again = listen_again(Config),
+    ?assertMatch({200, _, <<"again">>}, ask(connect(Again), post("again"))),
+    ok = http_path_SUITE:close(Again).
+
+%% It may be a moment until it is back.
+listen_again(Config) ->
+    try listen(Config, #{}, fun http_path_SUITE:echo/2)
+    catch
+        error:{badmatch, {error, port_program}} ->
+            receive after 10 -> listen_again(Config) end
+    end.
+
+%% Clients
+
+clients_of_a_killed_program(Config) ->
+    Port = http_peers:serve(fun(Conn) ->
+        case http_peers:request(Conn) of
+            #{line := <<"GET /body ", _/binary>>} ->
+                Length = "content-length: 100\r\n\r\n",
+                ok = http_peers:send(Conn, ["HTTP/1.1 200 OK\r\n", Length, "begin"]);
+            #{line := <<"GET /none ", _/binary>>} ->
+                ok;
+            #{line := <<"GET /back ", _/binary>>} ->
+                http_peers:answer(Conn, {200, <<"back">>})
+        end,
+        http_peers:tell(Conn, asked),
+        http_peers:drain(Conn)
+    end),
+    ?CLIENT:start(Config, Port),
+    Get = fun(Target) -> ?CLIENT:request((?CLIENT:get_request())#{target := Target}) end,
+    Answered = Get(<<"/body">>),
+    _ = ?CLIENT:teller(asked),
+    Unanswered = Get(<<"/none">>),
+    _ = ?CLIENT:teller(asked),
+    {head, Answered, 200, _} = ?CLIENT:event(Answered),
+    kill_program("KILL"),
+    %% Whether it was sent nobody can say.
+    Failure = #{reason => port_program, safe => false},
+    ?assertEqual({failed, Unanswered, Failure}, ?CLIENT:event(Unanswered)),
+    ?assertEqual({failed, Failure, <<"begin">>}, ?CLIENT:body(Answered)),
+    ?assertEqual(#{connections => 0, active => 0, queued => 0}, ?CLIENT:info()),
+    %% The same client goes on in the next program.
+    ?assertMatch({200, _, {done, <<"back">>}}, answer_at_last(Get, <<"/back">>)).
+
+answer_at_last(Get, Target) ->
+    case ?CLIENT:answer(Get(Target)) of
+        {failed, #{safe := true}} ->
+            receive after 10 -> answer_at_last(Get, Target) end;
+        Answer ->
+            Answer
+    end.
+
+%% What was killed twice in a second is started again after a while.
+clients_while_there_is_no_program(Config) ->
+    Port = http_peers:serve(fun http_peers:echo/1),
+    ?CLIENT:start(Config, Port),
+    {200, _, {done, <<"1">>}} = ?CLIENT:answer(?CLIENT:request(?CLIENT:post(<<"1">>))),
+    kill_program("KILL"),
+    _ = kill_next(),
+    _ = kill_next(),
+    Post = fun(Body) -> ?CLIENT:request(?CLIENT:post(Body)) end,
+    Id = Post(<<"2">>),
+    ?assertEqual({failed, Id, #{reason => port_program, safe => true}}, ?CLIENT:event(Id)),
+    ?assertMatch({200, _, {done, <<"3">>}}, answer_at_last(Post, <<"3">>)).
+
+kill_next() ->
+    case erlmcp_native_port:os_pid() of
+        {ok, Program} ->
+            _ = os:cmd(lists:concat(["kill -KILL ", Program])),
+            gone(Program);
+        {error, port_program} ->
+            receive after 1 -> kill_next() end
+    end.
+
+%% An MCP client repeats by itself what was not sent, and fails what may have been.
+clients_come_back_by_themselves(_) ->
+    Handler = {?MODULE, none},
+    {ok, Server} = erlmcp_native_http:listen(#{port => 0}, #{handler => Handler, path => beam}),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Server),
+    Url = iolist_to_binary(["http://127.0.0.1:", integer_to_list(Port), "/mcp"]),
+    {ok, Client} = erlmcp_native_http_client:start(Url, #{path => port}),
+    {ok, _} = erlmcp_native_http_client:initialize(Client, #{}, ?WAIT),
+    [
+        begin
+            kill_program("KILL"),
+            pinged(Client, 100 * Round)
+        end
+     || Round <- [1, 2]
+    ],
+    ok = erlmcp_native_http_client:close(Client).
+
+%% The session goes on.
+pinged(Client, Id) ->
+    ok = erlmcp_native_http_client:send(Client, ping(Id)),
+    receive
+        {erlmcp_native, Client, {frames, [Message]}} ->
+            ?assertMatch({ok, #{<<"id">> := Id}}, erlmcp_native_json:decode(Message));
+        {erlmcp_native, Client, {failed, Id, port_program}} ->
+            pinged(Client, Id + 1)
+    after ?WAIT -> error({no_answer, process_info(self(), messages)})
+    end.
+
+handle_request(<<"initialize">>, _, _) ->
+    Info = #{name => <<"beam">>, version => <<"1">>},
+    {reply, #{capabilities => #{}, serverInfo => Info}};
+handle_request(<<"ping">>, _, _) ->
+    {reply, #{}}.
+
+ping(Id) ->
+    erlmcp_native_json:encode(#{
+        <<"jsonrpc">> => <<"2.0">>, <<"id">> => Id, <<"method">> => <<"ping">>
+    }).
+
+%% Others
+
+router_is_killed(Config) ->
+    Server = listen(Config, #{}, tell()),
+    Client = connect(Server),
+    ok = http_raw:send(Client, get("/")),
+    {_, Exchange, _} = request(),
+    Test = self(),
+    then(Exchange, fun(X) -> Test ! {result, notice(X)} end),
+    Port = http_peers:serve(fun(Conn) ->
+        _ = http_peers:request(Conn),
+        http_peers:tell(Conn, asked),
+        http_peers:drain(Conn)
+    end),
+    ?CLIENT:start(Config, Port),
+    Id = ?CLIENT:request(?CLIENT:get_request()),
+    _ = ?CLIENT:teller(asked),
+    exit(whereis(erlmcp_native_port), kill),
+    ?assertEqual({down, port_program}, down(Server)),
+    ?assertEqual(gone, result()),
+    Failure = #{reason => port_program, safe => false},
+    ?assertEqual({failed, Id, Failure}, ?CLIENT:event(Id)),
+    eventually(fun() -> whereis(erlmcp_native_port) =/= undefined end),
+    served_again(Config).
+
+%% Without one nobody starts processes: the listener ends.
+acceptor_is_killed(Config) ->
+    Server = listen(Config, #{}, tell()),
+    Client = connect(Server),
+    ok = http_raw:send(Client, get("/")),
+    {_, _, _} = request(),
+    [Acceptor] = acceptors(),
+    exit(Acceptor, kill),
+    ?assertEqual({down, panic}, down(Server)),
+    ?assertMatch({error, _}, part(Client)),
+    ?assertNot(accepts(Server)).
+
+%% A program that does not read costs what may wait, and no process is held.
+stopped_program(Config) ->
+    Max = 100000,
+    Server = listen(Config, #{max_stream_bytes => Max}, tell()),
+    Client = connect(Server),
+    ok = http_raw:send(Client, get("/")),
+    {_, Exchange, _} = request(),
+    Test = self(),
+    Part = binary:copy(<<"p">>, 1000),
+    then(Exchange, fun(X) ->
+        begin_stream(X),
+        Test ! {result, begun},
+        receive stopped -> ok end,
+        Test ! {result, http_path_SUITE:send_until_busy(X, Part, 0)},
+        Test ! {result, notice(X)}
+    end),
+    begun = result(),
+    ?assertMatch({200, _}, head(Client)),
+    {ok, Program} = erlmcp_native_port:os_pid(),
+    kill("STOP", Program),
+    element(1, Exchange) ! stopped,
+    Sent = result(),
+    ?assert(Sent >= 100 andalso Sent =< 101, Sent),
+    kill("CONT", Program),
+    [?assertEqual(Part, part(Client)) || _ <- lists:seq(1, Sent)],
+    ?assertEqual(writable, result()),
+    ok = http_path_SUITE:close(Server).
+
+%% The rest waits in the program, and then the server waits.
+answer_that_nobody_takes(Config) ->
+    Piece = binary:copy(<<"0123456789abcdef">>, 4096),
+    Port = http_peers:serve(fun(Conn) ->
+        _ = http_peers:request(Conn),
+        Length = integer_to_list(400 * byte_size(Piece)),
+        ok = http_peers:send(Conn, ["HTTP/1.1 200 OK\r\nContent-Length: ", Length, "\r\n\r\n"]),
+        [ok = http_peers:send(Conn, Piece) || _ <- lists:seq(1, 400)],
+        http_peers:drain(Conn)
+    end),
+    ?CLIENT:start(Config, Port),
+    Id = ?CLIENT:request(?CLIENT:get_request()),
+    {head, Id, 200, _} = ?CLIENT:event(Id),
+    ok = ?CLIENT:quiet(300),
+    Waiting = waiting(Id, 0),
+    ?assert(Waiting =< 262144 + 131072, Waiting),
+    %% It goes on as it is taken.
+    {done, Body} = ?CLIENT:body(Id, []),
+    ?assertEqual(400 * byte_size(Piece), byte_size(Body) + Waiting).
+
+%% Takes what is there, without looking at the mailbox.
+waiting(Id, Bytes) ->
+    case ?CLIENT:take(Id) of
+        {Parts, more} -> waiting(Id, Bytes + iolist_size(Parts));
+        {Parts, armed} -> await_more(Id, Bytes + iolist_size(Parts))
+    end.
+
+await_more(Id, Bytes) ->
+    {readable, Id} = ?CLIENT:event(Id),
+    Bytes.
+
+%% Bodies in both directions, of more than what may be under way.
+bodies_of_many_at_once(Config) ->
+    Server = listen(Config, #{}, fun http_path_SUITE:echo/2),
+    Port = http_path_SUITE:port(Server),
+    Body = rand:bytes(5000000),
+    Clients = [
+        spawn_monitor(fun() ->
+            Client = http_raw:connect(Port, []),
+            {200, _, Body} = ask(Client, post(Body)),
+            exit(same)
+        end)
+     || _ <- lists:seq(1, 8)
+    ],
+    [?assertEqual(same, reason(Monitor)) || {_, Monitor} <- Clients],
+    ok = http_path_SUITE:close(Server).
+
+%% A process that knows nothing of it yet.
+stream_after_the_program(Config) ->
+    Server = listen(Config, #{}, tell()),
+    ok = http_raw:send(connect(Server), get("/")),
+    {_, Exchange, _} = request(),
+    kill_program("KILL"),
+    ?assertEqual({down, port_program}, down(Server)),
+    eventually(fun() -> acceptors() =:= [] end),
+    Test = self(),
+    then(Exchange, fun(X) ->
+        Test ! {result, erlmcp_native_http_path:stream(X, 200, [])},
+        Test ! {result, erlmcp_native_http_path:send(X, <<"x">>)},
+        Test ! {result, erlmcp_native_http_path:finish(X)},
+        Test ! {result, erlmcp_native_http_path:reply(X, 200, [], <<>>)},
+        Test ! {result, erlmcp_native_http_path:read_body(X, 0)},
+        ok = erlmcp_native_http_path:on_gone(X, exit)
+    end),
+    [?assertEqual({error, closed}, result()) || _ <- lists:seq(1, 5)],
+    eventually(fun() -> not is_process_alive(element(1, Exchange)) end).
+
+%% The VM has checked what it sends: what cannot be read is not guessed at.
+malformed_is_the_end(Config) ->
+    Server = listen(Config, #{}, fun http_path_SUITE:echo/2),
+    {ok, Id, Handle} = erlmcp_native_port:open(none),
+    ok = erlmcp_native_port:command(Handle, 16#40, Id, <<"no term">>),
+    receive
+        {erlmcp_native_io, Id, Message} -> ?assertEqual({down, port_program}, Message)
+    after ?WAIT -> ct:fail(no_end)
+    end,
+    ?assertEqual({down, port_program}, down(Server)).
+
+%% Programs
+
+kill_program(Signal) ->
+    {ok, Program} = erlmcp_native_port:os_pid(),
+    kill(Signal, Program).
+
+kill(Signal, Program) ->
+    [] = os:cmd(lists:concat(["kill -", Signal, " ", Program])),
+    ok.
+
+gone(Program) ->
+    eventually(fun() -> {ok, Program} =/= erlmcp_native_port:os_pid() end).
+
+down({Module, Listener}) ->
+    receive
+        {erlmcp_native_io, _, _} = Msg -> down(Msg, Module, Listener);
+        {'DOWN', _, process, {erlmcp_native_port, _}, _} = Msg -> down(Msg, Module, Listener)
+    after ?WAIT -> ct:fail(no_down)
+    end.
+
+down(Msg, Module, Listener) ->
+    case Module:listener_handle_info(Msg, Listener) of
+        {[Event], _} -> Event;
+        unknown -> down({Module, Listener})
+    end.
+
+acceptors() -> in_module(erlmcp_native_port_http_acceptor).
+
+in_module(Module) ->
+    [Pid || Pid <- processes(), runs(Module, process_info(Pid, current_stacktrace))].
+
+runs(Module, {current_stacktrace, Stack}) -> lists:keymember(Module, 1, Stack);
+runs(_, undefined) -> false.
