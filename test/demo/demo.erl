@@ -1,4 +1,4 @@
-%% `make demo': the server and a client on each transport and path, with and without TLS.
+%% `make demo': the server and a client on each transport and path, with TLS and without.
 -module(demo).
 
 -export([main/0]).
@@ -9,12 +9,14 @@
 main() ->
     {ok, _} = application:ensure_all_started(erlmcp_native),
     Dir = certificates(),
-    Rows = [
-        row(Transport, Path, Tls, Dir)
-     || Transport <- [tcp, http], Path <- paths(), Tls <- [false, true]
-    ],
-    io:format("~n~b tools/call each, ~b in flight, server and client in one node; ~s~n~n",
-        [?CALLS, ?IN_FLIGHT, machine()]),
+    Paths = paths(),
+    Rows =
+        [
+            row(Transport, Path, Tls, Dir)
+         || Transport <- [tcp, http], Path <- Paths, Tls <- [false, true]
+        ] ++ [row(stdio, Path, false, Dir) || Path <- Paths],
+    io:format("~n~b tools/call each, ~b in flight; ~s~n", [?CALLS, ?IN_FLIGHT, machine()]),
+    io:format("server and client in one node; for stdio the client starts a node~n~n"),
     io:format("~-10s ~-6s ~-4s ~12s ~10s ~10s ~14s~n",
         ["transport", "path", "TLS", "calls/s", "p50 us", "p99 us", "VM memory MB"]),
     [
@@ -24,13 +26,13 @@ main() ->
     halt(0).
 
 paths() ->
-    case erlmcp_native_path:use(nif) of
-        {ok, _} ->
-            [nif, beam];
-        {error, Reason} ->
-            io:format("The native library is not there (~0tp): pure Erlang alone.~n", [Reason]),
-            [beam]
-    end.
+    [Path || Path <- [nif, port, beam], is_there(Path, erlmcp_native_path:use(Path))].
+
+is_there(_, {ok, _}) ->
+    true;
+is_there(Path, {error, Reason}) ->
+    io:format("Without the path ~s: ~0tp~n", [Path, Reason]),
+    false.
 
 row(Transport, Path, WithTls, Dir) ->
     Server = #{certfile => file(Dir, "server.pem"), keyfile => file(Dir, "server.key")},

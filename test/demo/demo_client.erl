@@ -1,4 +1,4 @@
-%% An MCP client of a few lines over the public API, by TCP or by HTTP.
+%% An MCP client of a few lines over the public API, by TCP, by HTTP or by stdio.
 -module(demo_client).
 
 -export([connect/4, call/3, notify/3, call_many/5, close/1]).
@@ -22,8 +22,12 @@ connect(http, Port, Path, Tls) ->
         close = fun() -> erlmcp_native_http_client:close(Conn) end
     };
 connect(tcp, Port, Path, Tls) ->
-    Options = #{path => Path, tls => Tls, active => true},
-    {ok, Conn} = erlmcp_native:connect(#{host => "localhost", port => Port}, Options),
+    connect(#{host => "localhost", port => Port}, #{path => Path, tls => Tls});
+connect(stdio, Command, Path, false) ->
+    connect(Command, #{path => Path}).
+
+connect(Endpoint, Options) ->
+    {ok, Conn} = erlmcp_native:connect(Endpoint, Options#{active => true}),
     ok = erlmcp_native:await_connected(Conn, ?WAIT),
     Sender =
         case erlmcp_native:sender(Conn) of

@@ -1,14 +1,19 @@
-%% An MCP server of a few lines, by TCP and HTTP: tools `echo' and `add', a resource of 1 MB. Each
-%% TCP connection is a process that owns its link, so a request costs no message between processes.
+%% An MCP server of a few lines, by TCP, HTTP and stdio: tools `echo' and `add', a resource of 1 MB.
+%% Each TCP connection is a process that owns its link, so a request costs no message between processes.
 -module(demo_server).
 
 -behaviour(erlmcp_native_http_handler).
 
--export([start/3, start_connection/0, handle_request/3]).
+-export([start/3, start_connection/0, handle_request/3, stdio/0]).
 
 -define(RESOURCE_BYTES, 1048576).
 
-%% @doc Listens on a free port of 127.0.0.1, on the path named; how to stop, and the port.
+%% @doc Listens on a free port of 127.0.0.1, on the path named; how to stop, and the port. For stdio
+%% it is the client that starts the server: how.
+start(stdio, Path, false) ->
+    Dirs = lists:append([Given || {pa, Given} <- init:get_arguments()]),
+    Args = ["-noinput", "-pa"] ++ Dirs ++ ["-s", atom_to_list(?MODULE), "stdio"],
+    {fun() -> ok end, #{command => "erl", args => Args ++ ["-extra", atom_to_list(Path)]}};
 start(http, Path, Tls) ->
     {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, #{
         path => Path, tls => Tls, handler => {?MODULE, none}
@@ -38,6 +43,27 @@ start_connection() ->
         end
     end)}.
 
+%% @doc Serves on this node's own standard input and output. The node stops when its input ends.
+stdio() ->
+    [Path] = init:get_plain_arguments(),
+    ok = application:load(erlmcp_native),
+    ok = application:set_env(erlmcp_native, path, list_to_atom(Path)),
+    {ok, _} = application:ensure_all_started(erlmcp_native),
+    {ok, Conn} = erlmcp_native:connect(stdio, #{active => true}),
+    messages(Conn).
+
+messages(Conn) ->
+    receive
+        {erlmcp_native, Conn, {frames, Frames}} ->
+            Send = fun(Text) -> ok = erlmcp_native:send(Conn, Text) end,
+            _ = [Send(Text) || Frame <- Frames, Text <- answer(Frame)],
+            messages(Conn);
+        {erlmcp_native, Conn, {down, _, final}} ->
+            ok;
+        {erlmcp_native, Conn, _} ->
+            messages(Conn)
+    end.
+
 loop(Link) ->
     receive
         Msg ->
@@ -54,7 +80,7 @@ events([_ | Rest], Link) -> events(Rest, Link).
 
 read(Rest, Link) ->
     {Frames, Status, Taken} = erlmcp_native_link:take(Link, 100, 1048576),
-    Answered = lists:foldl(fun answer/2, Taken, Frames),
+    Answered = lists:foldl(fun reply/2, Taken, [Text || Frame <- Frames, Text <- answer(Frame)]),
     case Status of
         more -> read(Rest, Answered);
         again -> read(Rest, Answered);
@@ -62,21 +88,24 @@ read(Rest, Link) ->
         {down, _, final} -> ok
     end.
 
-answer(Frame, Link) ->
+%% What a message is answered with, if with anything.
+answer(Frame) ->
     case erlmcp_native_json:decode(Frame) of
         {ok, #{<<"id">> := Id, <<"method">> := Method} = Request} ->
             Outcome = handle(Method, maps:get(<<"params">>, Request, #{})),
-            reply(Outcome#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}, Link);
+            [encode(Id, Outcome)];
         {ok, _} ->
-            Link;
+            [];
         {error, _} ->
             Error = #{<<"code">> => -32700, <<"message">> => <<"Parse error">>},
-            Answer = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => null, <<"error">> => Error},
-            reply(Answer, Link)
+            [encode(null, #{<<"error">> => Error})]
     end.
 
-reply(Answer, Link) ->
-    {ok, Sent} = erlmcp_native_link:send(erlmcp_native_json:encode(Answer), Link),
+encode(Id, Outcome) ->
+    erlmcp_native_json:encode(Outcome#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}).
+
+reply(Text, Link) ->
+    {ok, Sent} = erlmcp_native_link:send(Text, Link),
     Sent.
 
 handle(<<"initialize">>, _) ->
