@@ -190,8 +190,9 @@ wait(Reason, #link{backoff = Backoff} = Link) ->
 
 drop_socket(#link{socket = none} = Link) ->
     Link;
-drop_socket(#link{path = Path, socket = Socket} = Link) ->
+drop_socket(#link{path = Path, socket = Socket, endpoint = Endpoint} = Link) ->
     ok = Path:close(Socket),
+    _ = Endpoint =:= stdio andalso erlmcp_native_stdio:closed(),
     Link#link{socket = none}.
 
 backoff(false) -> none;

@@ -22,7 +22,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/0, options/1, open/2, available/0, protect/1]).
+-export([start_link/0, options/1, open/2, closed/0, available/0, protect/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -export_type([refusal/0, leaving/0]).
@@ -44,6 +44,8 @@
 %% cannot.
 
 -record(held, {
+    %% None when it is over.
+    pid :: pid() | none,
     monitor :: reference(),
     options :: map(),
     leaving :: leaving()
@@ -108,6 +110,11 @@ reason(Refusal) when Refusal =:= taken; Refusal =:= stdin; Refusal =:= stdout ->
 reason(stderr_is_stdout) -> {stdio, stderr_is_stdout};
 reason(Reason) -> Reason.
 
+%% @doc To be told by the process that opened it. One that ends need not say so.
+-spec closed() -> ok.
+closed() ->
+    gen_server:cast(?MODULE, {closed, self()}).
+
 %% @doc Whether the node was started so that nobody else reads its standard input. Of the flags
 %% that choose who does, the last counts.
 -spec available() -> ok | {error, refusal()}.
@@ -156,6 +163,7 @@ handle_call({hold, Pid, Own}, _, #state{held = none} = State) ->
     case available() of
         ok ->
             Held = #held{
+                pid = Pid,
                 monitor = monitor(process, Pid),
                 options = Own,
                 leaving = {fun() -> false end, fun() -> ok end}
@@ -176,18 +184,15 @@ handle_call(_, _, State) ->
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast({closed, Pid}, #state{held = #held{pid = Pid}} = State) ->
+    {noreply, ended(State)};
 handle_cast(_, State) ->
     {noreply, State}.
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({'DOWN', Monitor, process, _, _}, #state{held = #held{monitor = Monitor}} = State) ->
-    #state{held = #held{options = Own}} = State,
-    case Own of
-        #{at_end := stop, stop_ms := StopMs} -> stop_node(StopMs);
-        #{at_end := keep} -> ok
-    end,
-    {noreply, State};
+    {noreply, ended(State)};
 handle_info(_, State) ->
     {noreply, State}.
 
@@ -198,6 +203,14 @@ terminate(_, #state{held = none}) ->
     ok;
 terminate(_, #state{held = #held{options = #{linger_ms := Linger}, leaving = Leaving}}) ->
     flush(Leaving, now_ms() + Linger).
+
+ended(#state{held = #held{monitor = Monitor, options = Own} = Held} = State) ->
+    true = demonitor(Monitor, [flush]),
+    case Own of
+        #{at_end := stop, stop_ms := StopMs} -> stop_node(StopMs);
+        #{at_end := keep} -> ok
+    end,
+    State#state{held = Held#held{pid = none}}.
 
 %% What has still to leave is waited for when this process is stopped. One of its own waits for the
 %% node: the supervisors stop this one.

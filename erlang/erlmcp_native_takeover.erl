@@ -1,6 +1,7 @@
 %% @doc Puts this application's implementations in the place of modules of erlmcp,
 %% `erlmcp_transport_tcp', `erlmcp_transport_http', `erlmcp_transport_stdio',
-%% `erlmcp_transport_stdio_new' and `erlmcp_json_rpc', while the application runs. Asked for with
+%% `erlmcp_transport_stdio_new', `erlmcp_stdio' and `erlmcp_json_rpc', while the application runs.
+%% Asked for with
 %%
 %% ```
 %% {erlmcp_native, [{takeover, true}]}
@@ -174,7 +175,9 @@ reply_status(#state{status = Status} = State) ->
 
 %% An erlmcp without one of the last does not need it.
 modules() ->
-    Some = [erlmcp_transport_http, erlmcp_transport_stdio, erlmcp_transport_stdio_new],
+    Some = [
+        erlmcp_transport_http, erlmcp_transport_stdio, erlmcp_transport_stdio_new, erlmcp_stdio
+    ],
     Found = [Module || Module <- Some, code:which(Module) =/= non_existing],
     [erlmcp_transport_tcp, erlmcp_json_rpc | Found].
 

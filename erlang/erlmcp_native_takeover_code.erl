@@ -35,6 +35,9 @@
         [{start_link, 1}, {send, 2}, {close, 1}],
         [{start_link, 2}, {send, 2}, {close, 1}, {get_info, 1}]
     ],
+    erlmcp_stdio => [
+        [{start, 0}, {start, 1}, {stop, 0}, {add_tool, 3}, {add_tool, 4}, {is_running, 0}]
+    ],
     erlmcp_transport_stdio => [
         [{start_link, 1}, {send, 2}, {close, 1}]
     ],

@@ -66,6 +66,8 @@
     %% A reminder to take is under way.
     reminded = false :: boolean(),
     absent = false :: boolean(),
+    %% Of standard input, when it has ended: what was heard and is answered.
+    answered = none :: erlmcp_native_answered:answered() | none,
     %% Sends that came while the connection was being made, latest first.
     held = [] :: [{gen_server:from(), iodata()}]
 }).
@@ -77,6 +79,8 @@
 %% The callers, erlmcp's client among them, give a call 5 s.
 -define(HOLD_MS, 4000).
 -define(MAX_HELD, 1000).
+
+-define(SETTLE_MS, 200).
 
 -define(HIBERNATE_AFTER_MS, 1000).
 
@@ -137,11 +141,19 @@ start(#state{source = accept} = State) ->
 start(#state{module = Module, shape = Shape} = State) ->
     case dial(State) of
         {ok, Dialling} ->
-            {ok, Dialling};
+            {ok, settle(Dialling)};
         {error, Reason} ->
             ok = Module:terminate(Shape),
             {stop, {shutdown, Reason}}
     end.
+
+%% A client of standard input and output speaks at once, and a server gets its tools after its
+%% transport.
+settle(#state{options = #{endpoint := stdio}} = State) ->
+    _ = erlang:send_after(?SETTLE_MS, self(), {?MODULE, take}),
+    State#state{reminded = true, answered = erlmcp_native_answered:new()};
+settle(State) ->
+    State.
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
@@ -168,6 +180,8 @@ handle_cast(_, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({?MODULE, take}, State) ->
     noreply(take(State#state{reminded = false}));
+handle_info({?MODULE, answered}, State) ->
+    noreply(end_of_input(State));
 handle_info({?MODULE, {hold_expired, From}}, State) ->
     {noreply, release(From, State)};
 handle_info({erlmcp_native_socket, Path, Socket}, #state{source = accept} = State) ->
@@ -318,15 +332,37 @@ taken(Status, State) when Status =:= more; Status =:= again ->
     State#state{reminded = true};
 taken({down, _, _} = Down, State) ->
     down(Down, State);
+taken(eof, #state{answered = Answered} = State) when Answered =/= none ->
+    end_of_input(State#state{readable = false});
 taken(_, State) ->
     State#state{readable = false}.
+
+%% Only standard input, of which a half is left open for the answers.
+end_of_input(#state{answered = Answered, guarded = Guarded, phase = open} = State) ->
+    #{link := #{socket := #{frames_out := Sent}}} = erlmcp_native_guarded:info(Guarded),
+    case erlmcp_native_answered:look(Sent, Answered) of
+        done ->
+            Closed = State#state{guarded = erlmcp_native_guarded:close(Guarded)},
+            down({down, closed, final}, Closed);
+        {again, WaitMs, Next} ->
+            _ = erlang:send_after(WaitMs, self(), {?MODULE, answered}),
+            State#state{answered = Next}
+    end;
+end_of_input(State) ->
+    State.
+
+heard(_, none) -> none;
+heard(Messages, Answered) -> erlmcp_native_answered:heard(Messages, Answered).
 
 deliver([], State) ->
     State;
 deliver(Messages, #state{module = Module, shape = Shape, window = Window} = State) ->
     ok = Module:deliver(Messages, Shape),
     Bytes = iolist_size(Messages),
-    State#state{window = erlmcp_native_window:sent(length(Messages), Bytes, Window)}.
+    State#state{
+        window = erlmcp_native_window:sent(length(Messages), Bytes, Window),
+        answered = heard(Messages, State#state.answered)
+    }.
 
 %% The peer learns now that nobody will answer.
 if_absent(#state{absent = true, guarded = Guarded} = State) ->

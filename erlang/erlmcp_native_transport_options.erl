@@ -6,6 +6,8 @@
 %% `buffer_size' (how much is read ahead), `max_reconnect_attempts' (`0' never tries again),
 %% `ssl', `certfile', `keyfile', `test_mode' (is not registered).</li>
 %% <li>`endpoint' in place of `host' and `port', for instance `#{path => "/run/mcp.sock"}'.</li>
+%% <li>`endpoint => stdio' is the node's own standard input and output, with the options of
+%% {@link erlmcp_native_stdio}. It is not connected again.</li>
 %% <li>`command', and with it `args', `env', `cwd', `stderr', `stdin_grace_ms', `sigterm_grace_ms',
 %% for a child process: see {@link erlmcp_native_child_options}.</li>
 %% <li>`path': `nif', `beam' or `default'; `reconnect': a map as {@link erlmcp_native_backoff}
@@ -119,6 +121,8 @@ option(Key, Value, #acc{endpoint = Endpoint} = Acc) when
     Key =:= sigterm_grace_ms
 ->
     Acc#acc{endpoint = Endpoint#{Key => Value}};
+option(endpoint, stdio, Acc) ->
+    Acc#acc{endpoint = stdio};
 option(endpoint, Value, Acc) when is_map(Value) ->
     Acc#acc{endpoint = maps:merge(Acc#acc.endpoint, Value)};
 option(owner, Value, Acc) when is_pid(Value); Value =:= undefined ->
@@ -204,6 +208,8 @@ complete(#acc{endpoint = Endpoint, options = #{path := Path} = Options} = Acc) -
         end
     ).
 
+connection(#acc{endpoint = stdio} = Acc) ->
+    erlmcp_native_stdio:options(with_tls(Acc));
 connection(#acc{endpoint = Endpoint} = Acc) ->
     case erlmcp_native_options:connection(with_tls(Acc)) of
         {ok, Connection} -> erlmcp_native_options:fits(Connection, Endpoint);
@@ -225,6 +231,8 @@ maybe_all(Checks, Build) ->
         Values -> {ok, Build(lists:reverse(Values))}
     end.
 
+endpoint(stdio) ->
+    {ok, stdio};
 %% The shapes of erlmcp have no word for lines of standard error.
 endpoint(#{command := _, stderr := owner}) ->
     {error, {option, stderr, owner}};
@@ -249,6 +257,8 @@ with_tls(#acc{ssl = true, tls = Tls, connection = Connection}) ->
 with_tls(#acc{connection = Connection}) ->
     Connection.
 
+reconnect(#acc{endpoint = stdio}) ->
+    {ok, false};
 reconnect(#acc{reconnect = false}) ->
     {ok, false};
 reconnect(#acc{max_attempts = 0}) ->
