@@ -73,6 +73,8 @@ modules() ->
         bench_http_idle,
         bench_http_overload,
         bench_http_client,
+        bench_stdio,
+        bench_children,
         bench_soak,
         bench_http_soak
     ].

@@ -13,7 +13,7 @@
 
 -export_type([server/0, kind/0]).
 
--type kind() :: nif | beam | cowboy | hyper | rmcp.
+-type kind() :: nif | port | beam | cowboy | hyper | rmcp.
 
 -opaque server() ::
     {vm, bench_peer:peer(), inet:port_number()} | {program, port(), inet:port_number()}.
@@ -24,7 +24,7 @@
 %% @doc The kinds that can be had here: programs are there if they have been built.
 -spec kinds() -> [kind()].
 kinds() ->
-    [nif, beam, cowboy] ++ [Kind || Kind <- [hyper, rmcp], filelib:is_regular(program(Kind))].
+    [nif, port, beam, cowboy] ++ [Kind || Kind <- [hyper, rmcp], filelib:is_regular(program(Kind))].
 
 program(hyper) ->
     "target/release/examples/http_echo";
@@ -32,7 +32,7 @@ program(rmcp) ->
     "_build/mcp_peers/rmcp/release/rmcp_server".
 
 %% `hyper' with the files of a certificate and its key speaks TLS; ours may be given options.
--spec start(kind() | {hyper, [file:filename()]} | {nif | beam, map()}) -> server().
+-spec start(kind() | {hyper, [file:filename()]} | {nif | port | beam, map()}) -> server().
 start({hyper, Files}) ->
     program(hyper, Files);
 start(hyper) ->
@@ -67,9 +67,11 @@ stop({program, Port, _}) ->
 -spec port(server()) -> inet:port_number().
 port({_, _, Port}) -> Port.
 
-%% @doc CPU time of the whole process.
+%% @doc CPU time of the whole process, and of those that it has started.
 -spec cpu_us(server()) -> non_neg_integer().
-cpu_us(Server) -> bench_os:cpu_us(os_pid(Server)).
+cpu_us(Server) ->
+    Pid = os_pid(Server),
+    lists:sum([bench_os:cpu_us(One) || One <- [Pid | bench_os:descendants(Pid)]]).
 
 %% @doc Resident memory once it has settled.
 -spec rss_bytes(server()) -> non_neg_integer().
@@ -96,7 +98,7 @@ os_pid({program, Port, _}) ->
     integer_to_list(Pid).
 
 %% @private
--spec do_start(kind() | {nif | beam, map()}) -> inet:port_number().
+-spec do_start(kind() | {nif | port | beam, map()}) -> inet:port_number().
 do_start({Path, Options}) ->
     {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, Options#{
         path => Path, owner => none, handler => {?MODULE, none}

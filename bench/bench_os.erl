@@ -1,7 +1,8 @@
 %% @doc What the operating system says about this VM and this machine (Linux).
 -module(bench_os).
 
--export([cpu_us/0, cpu_us/1, rss_bytes/0, settled_rss_bytes/0, settled_rss_bytes/1, machine/0]).
+-export([cpu_us/0, cpu_us/1, rss_bytes/0, settled_rss_bytes/0, settled_rss_bytes/1]).
+-export([descendants/1, name/1, descriptors/1, machine/0]).
 
 %% `utime' and `stime' of /proc count in USER_HZ, which is 100 on every Linux architecture
 %% that the VM runs on.
@@ -21,6 +22,33 @@ cpu_us(OsPid) ->
     [_, Fields] = binary:split(Stat, <<") ">>),
     [User, System] = lists:sublist(binary:split(Fields, <<" ">>, [global]), 12, 2),
     (binary_to_integer(User) + binary_to_integer(System)) * ?US_PER_TICK.
+
+%% @doc The processes that a process has started, and that these have started.
+-spec descendants(OsPid :: string()) -> [OsPid :: string()].
+descendants(OsPid) ->
+    Pids = [
+        Child
+     || "/proc/" ++ Task <- filelib:wildcard("/proc/" ++ OsPid ++ "/task/*"),
+        {ok, Children} <- [file:read_file("/proc/" ++ Task ++ "/children")],
+        Child <- string:lexemes(binary_to_list(Children), " \n")
+    ],
+    lists:append([[Pid | descendants(Pid)] || Pid <- Pids]).
+
+%% @doc The name of a process, cut at 15 characters; empty if it has ended.
+-spec name(OsPid :: string()) -> string().
+name(OsPid) ->
+    case file:read_file("/proc/" ++ OsPid ++ "/comm") of
+        {ok, Name} -> string:trim(binary_to_list(Name));
+        {error, _} -> ""
+    end.
+
+%% @doc The descriptors that a process has open.
+-spec descriptors(OsPid :: string()) -> [string()].
+descriptors(OsPid) ->
+    case file:list_dir("/proc/" ++ OsPid ++ "/fd") of
+        {ok, Names} -> Names;
+        {error, _} -> []
+    end.
 
 %% @doc Resident memory, exact: /proc/self/statm lags behind by some pages per thread.
 -spec rss_bytes() -> non_neg_integer().

@@ -47,17 +47,24 @@ decoded() ->
         {_, Us} = cost(Receive, Port),
         [?COUNT_DECODE * 1.0e6 / Us]
     end,
-    Nif = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text) end,
-    Beam = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text) end,
+    Decode = fun(Text, _) -> {ok, _} = erlmcp_native_json:decode(Text) end,
+    %% The program has decoded it.
+    Decoded = fun({json, #{}}, Acc) -> Acc end,
     Jsx = fun(Text, _) -> jsx:decode(Text, [return_maps]) end,
     #{
         cases => [throughput(recv_decode_1k)],
         variants => variants(Measure, [
-            {nif, link(nif, ?COUNT_DECODE, Nif)},
-            {beam, link(beam, ?COUNT_DECODE, Beam)},
+            {nif, link(nif, ?COUNT_DECODE, Decode)},
+            {port, link(port, ?COUNT_DECODE, Decoded, #{decode => json})},
+            {beam, link(beam, ?COUNT_DECODE, Decode)},
             {erlmcp05, pushed(erlmcp05, ?COUNT_DECODE, Jsx)}
         ]),
-        ratios => [{recv_decode_1k, nif, erlmcp05, 8}, {recv_decode_1k, nif, beam, none}],
+        ratios => [
+            {recv_decode_1k, nif, erlmcp05, 8},
+            {recv_decode_1k, nif, beam, none},
+            {recv_decode_1k, port, nif, 0.5},
+            {recv_decode_1k, port, erlmcp05, 4}
+        ],
         runs => 5,
         setup => fun() -> server([{blast, 1024, ?COUNT_DECODE}]) end,
         teardown => fun stop/1
@@ -156,11 +163,14 @@ owners(Count) ->
 ignore(_, Acc) -> Acc.
 
 link(Path, Count, Fun) ->
+    link(Path, Count, Fun, #{}).
+
+link(Path, Count, Fun, More) ->
     Receive = fun(Link) ->
         {ok, _, Done} = bench_link:fold(Fun, ok, Count, bench_link:send(<<"go">>, Link)),
         Done
     end,
-    Options = #{max_frame_bytes => 128 * ?MIB},
+    Options = More#{max_frame_bytes => 128 * ?MIB},
     {fun(Port) -> bench_link:connect(Path, Port, Options) end, Receive, fun bench_link:close/1}.
 
 pushed(Path, Count, Fun) ->

@@ -1,5 +1,6 @@
 %% An MCP server of a few lines, by TCP, HTTP and stdio: tools `echo' and `add', a resource of 1 MB.
-%% Each TCP connection is a process that owns its link, so a request costs no message between processes.
+%% Each TCP connection is a process that owns its link, so a request costs no message between
+%% processes.
 -module(demo_server).
 
 -behaviour(erlmcp_native_http_handler).

@@ -1,0 +1,242 @@
+%% @doc Servers over stdio: calls of a tool `echo' through a pipe, many in flight and one at a time,
+%% and one line of 64 MiB there and back.
+-module(bench_stdio).
+
+-export([groups/0]).
+
+-define(MIB, 1048576).
+-define(REVISION, <<"2025-06-18">>).
+-define(TIMEOUT_MS, 60000).
+-define(WARM_UP, 200).
+
+%% @doc The groups of {@link bench}.
+-spec groups() -> [bench:group()].
+groups() ->
+    [
+        tool(
+            [{stdio_1k_pipelined, <<"throughput">>, <<"messages/s">>, higher}],
+            fun(Port, #{many := Count}) -> [pipelined(Port, 1024, Count, 64)] end,
+            [{stdio_1k_pipelined, [{erlmcp05, 10}, {rmcp, 0.7}, {beam, none}]}]
+        ),
+        tool(
+            [{stdio_64k_pipelined, <<"throughput">>, <<"messages/s">>, higher}],
+            fun(Port, #{large := Count}) -> [pipelined(Port, 65536, Count, 8)] end,
+            [{stdio_64k_pipelined, [{erlmcp05, 50}, {rmcp, none}, {beam, none}]}]
+        ),
+        tool(
+            [{Case, <<"round trip">>, <<"us">>, lower} || Case <- [stdio_1k_p50, stdio_1k_p99]],
+            fun(Port, #{single := Count}) -> one_at_a_time(Port, Count) end,
+            [
+                {Case, [{erlmcp05, 2}, {rmcp, none}, {beam, none}]}
+             || Case <- [stdio_1k_p50, stdio_1k_p99]
+            ]
+        ),
+        large_lines()
+    ].
+
+tool(Cases, Measure, Bars) ->
+    Kinds = kinds(),
+    #{
+        cases => [case_of(Case) || Case <- Cases],
+        variants => [
+            #{
+                path => Kind,
+                run => fun(_) ->
+                    Port = start(Kind, "tool"),
+                    ok = initialize(Port),
+                    _ = pipelined(Port, 1024, ?WARM_UP, 8),
+                    Result = Measure(Port, sizes(Kind)),
+                    ok = stop(Port),
+                    Result
+                end
+            }
+         || Kind <- Kinds
+        ],
+        ratios => [
+            {Case, nif, To, Bar}
+         || {Case, Tos} <- Bars, {To, Bar} <- Tos, lists:member(To, Kinds)
+        ],
+        runs => 5,
+        warm_up => false
+    }.
+
+large_lines() ->
+    #{
+        cases => [
+            case_of({Case, <<"throughput each way">>, <<"MB/s">>, higher})
+         || Case <- [stdio_64m, stdio_1m]
+        ],
+        variants => [
+            #{
+                path => Path,
+                run => fun(_) ->
+                    Port = start(Path, "line"),
+                    Line = <<(binary:copy(<<"x">>, ?MIB - 1))/binary, $\n>>,
+                    _ = echoed(Port, [Line]),
+                    Result = [
+                        echoed(Port, [binary:copy(<<"x">>, 64 * ?MIB - 1), $\n]),
+                        echoed(Port, lists:duplicate(64, Line))
+                    ],
+                    ok = stop(Port),
+                    Result
+                end
+            }
+         || Path <- [nif, beam]
+        ],
+        ratios => [{stdio_64m, nif, beam, none}],
+        runs => 5,
+        warm_up => false,
+        checks => fun checks/1
+    }.
+
+%% The technique of erlmcp 0.5 does some thousands of calls of 1 KB in a second, and 50 of 64 KB.
+sizes(erlmcp05) -> #{many => 1000, large => 25, single => 500};
+sizes(_) -> #{many => 20000, large => 1000, single => 3000}.
+
+case_of({Name, Metric, Unit, Better}) ->
+    #{name => Name, metric => Metric, unit => Unit, better => Better}.
+
+kinds() ->
+    [nif, beam, erlmcp05] ++ [rmcp || filelib:is_regular(rmcp())].
+
+rmcp() -> "_build/mcp_peers/rmcp/release/rmcp_server".
+
+start(rmcp, "tool") ->
+    open_port({spawn_executable, rmcp()}, [binary, stream, exit_status, {args, ["--stdio"]}]);
+start(Kind, What) ->
+    Paths = lists:append([Dirs || {pa, Dirs} <- init:get_arguments()]),
+    Args =
+        [flag(Kind), "-pa"] ++ Paths ++
+            ["-run", "bench_stdio_server", "main", "-extra", atom_to_list(Kind), What],
+    Erl = os:find_executable("erl"),
+    open_port({spawn_executable, Erl}, [binary, stream, exit_status, {args, Args}]).
+
+%% What reads standard input through the VM needs the VM to read it.
+flag(erlmcp05) -> "-noshell";
+flag(_) -> "-noinput".
+
+%% A server ends when its input does.
+stop(Port) ->
+    {os_pid, Pid} = erlang:port_info(Port, os_pid),
+    true = port_close(Port),
+    gone("/proc/" ++ integer_to_list(Pid)).
+
+gone(File) ->
+    case filelib:is_dir(File) of
+        true ->
+            receive
+            after 5 -> gone(File)
+            end;
+        false ->
+            ok
+    end.
+
+initialize(Port) ->
+    Request = request(0, <<"initialize">>, #{
+        <<"protocolVersion">> => ?REVISION,
+        <<"capabilities">> => #{},
+        <<"clientInfo">> => #{<<"name">> => <<"bench">>, <<"version">> => <<"1">>}
+    }),
+    true = port_command(Port, Request),
+    ok = line(Port),
+    true = port_command(
+        Port, <<"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n">>
+    ),
+    ok.
+
+request(Id, Method, Params) ->
+    Message = #{
+        <<"jsonrpc">> => <<"2.0">>, <<"id">> => Id, <<"method">> => Method, <<"params">> => Params
+    },
+    [erlmcp_native_json:encode(Message), $\n].
+
+calls(Bytes, Count) ->
+    [
+        [
+            bench_peer:padded(
+                <<"{\"jsonrpc\":\"2.0\",\"id\":", (integer_to_binary(1000000 + Id))/binary,
+                    ",\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",",
+                    "\"arguments\":{\"text\":\"">>,
+                <<"\"}}}">>,
+                Bytes
+            ),
+            $\n
+        ]
+     || Id <- lists:seq(1, Count)
+    ].
+
+%% So many calls at a time; each answer makes room for one more.
+pipelined(Port, Bytes, Count, Window) ->
+    {First, Rest} = lists:split(min(Window, Count), calls(Bytes, Count)),
+    Begin = erlang:monotonic_time(),
+    true = port_command(Port, First),
+    ok = pipelined(Port, Rest, Count),
+    Count * 1.0e6 / us_since(Begin).
+
+pipelined(_, _, 0) ->
+    ok;
+pipelined(Port, Calls, Left) ->
+    Answered = some_lines(Port),
+    {Now, Later} = lists:split(min(Answered, length(Calls)), Calls),
+    true = port_command(Port, Now),
+    pipelined(Port, Later, Left - Answered).
+
+one_at_a_time(Port, Count) ->
+    Times = [
+        begin
+            Begin = erlang:monotonic_time(),
+            true = port_command(Port, Call),
+            ok = line(Port),
+            us_since(Begin)
+        end
+     || Call <- calls(1024, Count)
+    ],
+    [bench_ping:percentile(50, Times), bench_ping:percentile(99, Times)].
+
+%% How fast what is sent comes back, in 10^6 bytes a second. Both ways are busy at once only where
+%% the server answers before everything is sent.
+echoed(Port, Lines) ->
+    Bytes = iolist_size(Lines),
+    Begin = erlang:monotonic_time(),
+    true = port_command(Port, Lines),
+    ok = bytes(Port, Bytes),
+    2 * Bytes / us_since(Begin).
+
+bytes(_, 0) -> ok;
+bytes(Port, Left) -> bytes(Port, Left - byte_size(data(Port))).
+
+%% An answer may come in parts.
+line(Port) ->
+    case some_lines(Port) of
+        0 -> line(Port);
+        1 -> ok
+    end.
+
+some_lines(Port) ->
+    length(binary:matches(data(Port), <<"\n">>)).
+
+data(Port) ->
+    receive
+        {Port, {data, Data}} -> Data;
+        {Port, {exit_status, Status}} -> exit({server, Status})
+    after ?TIMEOUT_MS -> exit(no_answer)
+    end.
+
+us_since(Begin) ->
+    erlang:convert_time_unit(erlang:monotonic_time() - Begin, native, nanosecond) / 1000.
+
+checks(Rows) ->
+    case {bench_report:median(stdio_64m, nif, Rows), bench_report:median(stdio_1m, nif, Rows)} of
+        {One, Many} when is_number(One), is_number(Many) ->
+            [
+                #{'case' => stdio_64m, ok => One >= 200, value => One, unit => <<"MB/s each way">>},
+                #{
+                    'case' => stdio_64m,
+                    ok => Many / One =< 1.5,
+                    value => Many / One,
+                    unit => <<"time per byte of stdio_1m">>
+                }
+            ];
+        _ ->
+            []
+    end.
