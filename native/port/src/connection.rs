@@ -23,6 +23,9 @@ use crate::{options, reason, terms};
 const BATCH_BYTES: usize = 60 * 1024;
 const BATCH_ITEMS: usize = 512;
 
+/// What describes the frames of a batch takes of the window too: 8 bytes a frame, and 4 a packet.
+const BATCH_TABLES: usize = 12 * BATCH_ITEMS;
+
 /// Parts of a message up to this size are copied where they have to wait: they would keep the
 /// block that they were read into.
 const COPIED: usize = 16 * 1024;
@@ -215,8 +218,8 @@ impl Conn {
     /// Takes once and sends what there was. Returns whether there may be more to send now.
     async fn step(&self) -> bool {
         let window = usize::try_from(self.receiving().window).unwrap_or_default();
-        let items = if window == 0 { 0 } else { BATCH_ITEMS };
-        let (batches, status) = self.core.take(items, window.min(BATCH_BYTES));
+        let (items, bytes) = fitting(window);
+        let (batches, status) = self.core.take(items, bytes);
         if status == Status::Connecting {
             return false;
         }
@@ -395,6 +398,15 @@ impl Message for Outgoing {
         } else {
             rest
         }
+    }
+}
+
+/// How many items to take, and bytes beyond the first, for a window: what follows a packet that
+/// uses it up would be too much, so that near its end there is but one item, however large.
+fn fitting(window: usize) -> (usize, usize) {
+    match window.checked_sub(BATCH_TABLES) {
+        Some(room) if room > 0 => (BATCH_ITEMS, room.min(BATCH_BYTES)),
+        _ => (window.min(1), 0),
     }
 }
 
