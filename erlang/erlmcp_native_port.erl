@@ -39,7 +39,7 @@
     %% When it was started, and what was tried in vain since it last stood.
     since = 0 :: integer(),
     failures = 0 :: non_neg_integer(),
-    generation = 0 :: non_neg_integer(),
+    starts = 0 :: non_neg_integer(),
     routes = erlmcp_native_port_routes:new() :: erlmcp_native_port_routes:routes(),
     %% Calls that wait for the hello.
     waiting = [] :: [{gen_server:from(), term()}],
@@ -56,6 +56,7 @@
 
 -define(HELLO_MS, 5000).
 -define(LOOK_MS, 5000).
+-define(LAST_LOOK_MS, 200).
 -define(CALL_MS, 10000).
 
 %% Start again at once what has run this long, and later and later what does not stay.
@@ -191,7 +192,7 @@ handle_call(os_pid, _, #state{os_pid = none} = S) ->
     {reply, {error, port_program}, S};
 handle_call(os_pid, _, #state{os_pid = OsPid} = S) ->
     {reply, {ok, OsPid}, S};
-handle_call(info, _, #state{routes = Routes, generation = Starts} = S) ->
+handle_call(info, _, #state{routes = Routes, starts = Starts} = S) ->
     {reply, #{routes => map_size(Routes), starts => Starts}, S};
 handle_call({give, Id, Pid}, _, #state{routes = Routes} = S) ->
     changed(erlmcp_native_port_routes:give(Id, Pid, Routes), S);
@@ -363,11 +364,12 @@ close(_, S) ->
 
 %% ---- the program
 
-start(#state{generation = Generation0} = S0) ->
-    Generation = Generation0 + 1,
+start(#state{starts = Starts} = S0) ->
+    %% Not a count, which would begin anew with this process.
+    Generation = erlang:unique_integer([positive]) band 16#ffffffff,
     Workers = application:get_env(erlmcp_native, workers, 2),
     S = S0#state{
-        generation = Generation, since = now_ms(), processed = 0, total = 0, strays = 0
+        starts = Starts + 1, since = now_ms(), processed = 0, total = 0, strays = 0
     },
     case erlmcp_native_port_program:start(Generation, Workers) of
         {ok, Port} ->
@@ -394,19 +396,17 @@ timeout(start, S) ->
     start(S);
 timeout(forgive, S) ->
     S#state{phase = down};
-timeout({silent, _}, #state{heard = true} = S) ->
-    look_again(S);
-timeout({silent, Ms}, S) ->
-    logger:error("erlmcp_native: the port program has not answered for ~b ms", [Ms]),
-    ended(silent, kill(S));
-timeout(look, #state{heard = true} = S) ->
-    look_again(S);
+timeout(_, #state{heard = true} = S) ->
+    timer(look_ms(), look, S#state{heard = false});
 timeout(look, #state{port = Port} = S) ->
     _ = command(Port, ?TO_PING, 0),
-    timer(look_ms(), {silent, look_ms()}, S).
-
-look_again(S) ->
-    timer(look_ms(), look, S#state{heard = false}).
+    timer(look_ms(), silent, S);
+timeout(silent, S) ->
+    %% The answer may be there unread: the node itself may have been stopped.
+    timer(?LAST_LOOK_MS, silent_still, S);
+timeout(silent_still, S) ->
+    logger:error("erlmcp_native: the port program does not answer"),
+    ended(silent, kill(S)).
 
 %% It cannot be used, and starting it again would not change that soon.
 failed(Why, S0) ->

@@ -3,7 +3,7 @@
 %% The program sends frames ahead of the owner, within a window of `high_water_bytes' that taking
 %% opens again, so as much as that may wait on each side of the pipe. `max_queue_bytes' bounds what
 %% is under way to the peer, the pipe included: the queue can be full, for a moment, while the
-%% peer reads.
+%% peer reads. `max_frame_bytes' is 1 GiB at most.
 -module(erlmcp_native_port_path).
 
 -behaviour(erlmcp_native_path).
@@ -41,6 +41,9 @@
 
 -define(INFO_MS, 5000).
 
+%% A packet has 2 GiB at most.
+-define(MAX_FRAME_BYTES, 16#40000000).
+
 %% @private
 -spec open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {ok, socket()} | {error, erlmcp_native:reason()}.
@@ -60,6 +63,8 @@ open(stdio, Options) ->
 open(Endpoint, Options) ->
     open(?TO_CONNECT, Endpoint, none, Options).
 
+open(_, _, _, #{max_frame_bytes := Max}) when Max > ?MAX_FRAME_BYTES ->
+    {error, {option, max_frame_bytes, Max}};
 open(Op, Endpoint, Child, #{high_water_bytes := Window} = Options) ->
     Sending = erlmcp_native_port_sending:new(),
     case erlmcp_native_port:open(Sending) of
@@ -298,6 +303,8 @@ no_info(#socket{inbound = Inbound, sending = Sending}) ->
 %% @private
 -spec listen(erlmcp_native:endpoint(), erlmcp_native_options:listener()) ->
     {ok, listener()} | {error, erlmcp_native:reason()}.
+listen(_, #{max_frame_bytes := Max}) when Max > ?MAX_FRAME_BYTES ->
+    {error, {option, max_frame_bytes, Max}};
 listen(Endpoint, Options) ->
     erlmcp_native_port_listener:listen(Endpoint, Options).
 

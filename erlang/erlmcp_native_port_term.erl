@@ -25,8 +25,8 @@ atoms() ->
 reasons() ->
     [
         closed, reset, refused, unreachable, timeout, nxdomain, address_in_use, frame_too_large,
-        embedded_newline, empty_message, busy, not_connected, panic, tls, posix, exit_status, signal,
-        command, cwd, protocol
+        embedded_newline, empty_message, busy, not_connected, panic, tls, posix, exit_status,
+        signal, command, cwd, protocol, stdio, taken, stdin, stdout, stderr_is_stdout
     ].
 
 tls_reasons() ->
@@ -51,8 +51,8 @@ faults() ->
 
 info() ->
     [
-        state, connecting, open, eof, closing, down, undefined, peername, sockname, peercert, os_pid,
-        path, abstract, unnamed, frames_in, bytes_in, frames_out, bytes_out, inbound_bytes,
+        state, connecting, open, eof, closing, down, undefined, peername, sockname, peercert,
+        os_pid, path, abstract, unnamed, frames_in, bytes_in, frames_out, bytes_out, inbound_bytes,
         queue_bytes, counter, gauge
     ].
 

@@ -814,8 +814,8 @@ send_until_busy(Conn, Message, Count) ->
         {error, busy} -> Count
     end.
 
-%% Until the peer's end of the connection holds no more: what is under way to the port program counts
-%% as queued, too.
+%% Until the peer's end of the connection holds no more: what is under way to the port program
+%% counts as queued, too.
 send_until_stuck(Conn, Message, Sent) ->
     Accepted = send_until_busy(Conn, Message, Sent),
     receive
