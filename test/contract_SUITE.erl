@@ -42,6 +42,7 @@ cases() ->
         peer_that_stops_reading,
         more_than_the_queue_both_ways,
         slow_owner_is_bounded,
+        smallest_window,
         peer_that_says_nothing,
         close_flushes,
         close_twice,
@@ -362,6 +363,35 @@ slow_owner_is_bounded(Config) ->
     ?assert(Waiting < 65536 + 2 * 262144),
     ?assertEqual(Count, count_frames(Conn, Count)),
     ended(Monitor).
+
+%% Whatever is large, empty or discarded: each comes, in order, through a window of one byte.
+smallest_window(Config) ->
+    Options = #{
+        framing => length4, high_water_bytes => 1, max_frame_bytes => 100000, on_oversize => discard
+    },
+    {Conn, Peer} = raw_pair(Config, Options#{active => false}),
+    Large = binary:copy(<<"l">>, 100000),
+    Frames = lists:append(lists:duplicate(20, [Large, <<>>, <<"small">>, <<>>, <<>>])),
+    Sent = [[<<(byte_size(F)):32>>, F] || F <- Frames],
+    Over = <<100001:32, 0:100001/unit:8>>,
+    spawn_link(fun() -> ok = gen_tcp:send(Peer, [Sent, Over, <<0:32>>, Over, <<1:32, "e">>]) end),
+    Expected = Frames ++ [{oversized, 100001}, <<>>, {oversized, 100001}, <<"e">>],
+    ?assertEqual(Expected, received_by_one(Conn, length(Expected))).
+
+received_by_one(_, 0) ->
+    [];
+received_by_one(Conn, Count) ->
+    {ok, [Item]} = recv_one(Conn),
+    [Item | received_by_one(Conn, Count - 1)].
+
+recv_one(Conn) ->
+    case erlmcp_native:take(Conn, 1) of
+        {ok, []} ->
+            ready = receive_event(Conn),
+            recv_one(Conn);
+        Result ->
+            Result
+    end.
 
 peer_that_says_nothing(Config) ->
     {Conn, _Peer} = raw_pair(Config, #{}),

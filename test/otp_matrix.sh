@@ -76,7 +76,7 @@ copy_tree() {
     mkdir -p "$root$work/_build/peers/lib"
     git ls-files -z --cached --others --exclude-standard |
         tar --null --ignore-failed-read -T - -cf - | tar -xf - -C "$root$work"
-    cp priv/erlmcp_native.so "$root/work/"
+    cp priv/erlmcp_native.so priv/erlmcp_native_port "$root/work/"
     for peer in $peers; do
         cp -R _build/peers/lib/"$peer"-* "$root$work/_build/peers/lib/"
     done

@@ -1,6 +1,7 @@
 //! Connections: frames to the VM within the window that it grants, messages from it, and word of
 //! what has left.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -22,9 +23,6 @@ use crate::{options, reason, terms};
 /// Frames taken at once: as many as fit the VM's read buffer.
 const BATCH_BYTES: usize = 60 * 1024;
 const BATCH_ITEMS: usize = 512;
-
-/// What describes the frames of a batch takes of the window too: 8 bytes a frame, and 4 a packet.
-const BATCH_TABLES: usize = 12 * BATCH_ITEMS;
 
 /// Parts of a message up to this size are copied where they have to wait: they would keep the
 /// block that they were read into.
@@ -75,6 +73,15 @@ struct Receiving {
     opened: bool,
     eof: bool,
     down: bool,
+    /// What has been taken and did not fit the window.
+    ready: VecDeque<DataPacket>,
+}
+
+/// A packet of frames: what describes them, and they.
+struct DataPacket {
+    op: u8,
+    head: Vec<u8>,
+    data: Bytes,
 }
 
 /// The task of a connection: there is none; it runs; it has to look again.
@@ -178,6 +185,7 @@ impl Conn {
                 opened: false,
                 eof: false,
                 down: false,
+                ready: VecDeque::new(),
             }),
             // No other is started before this one is.
             task: AtomicU8::new(RUNNING),
@@ -217,27 +225,30 @@ impl Conn {
 
     /// Takes once and sends what there was. Returns whether there may be more to send now.
     async fn step(&self) -> bool {
+        if !self.send_ready().await {
+            return false;
+        }
         let window = usize::try_from(self.receiving().window).unwrap_or_default();
-        let (items, bytes) = fitting(window);
-        let (batches, status) = self.core.take(items, bytes);
+        let items = if window == 0 { 0 } else { BATCH_ITEMS };
+        let (batches, status) = self.core.take(items, window.min(BATCH_BYTES));
         if status == Status::Connecting {
             return false;
         }
         if !matches!(status, Status::Down(_)) || !batches.is_empty() {
             self.tell_once(to_vm::OPENED, |told| &mut told.opened, &[]);
         }
-        if self.settings.decode {
-            self.send_terms(&batches).await;
+        let packets = if self.settings.decode {
+            terms_packet(&batches)
         } else {
-            for batch in batches {
-                self.send_batch(batch).await;
-            }
+            batches.iter().flat_map(frames_packets).collect()
+        };
+        self.receiving().ready = packets;
+        if !self.send_ready().await {
+            return false;
         }
         match status {
             Status::EofArmed => self.tell_once(to_vm::EOF, |told| &mut told.eof, &[]),
             Status::Down(error) => {
-                // What a child said last may say why.
-                self.send_stderr();
                 self.tell_once(to_vm::DOWN, |told| &mut told.down, &reason::term(error));
             }
             Status::More | Status::Again => return window > 0,
@@ -246,47 +257,34 @@ impl Conn {
         false
     }
 
+    /// Sends what has been taken, as far as the window allows: no packet follows one that uses it
+    /// up. Returns whether all of it was sent.
+    async fn send_ready(&self) -> bool {
+        loop {
+            let DataPacket { op, head, data } = {
+                let mut receiving = self.receiving();
+                if receiving.ready.is_empty() {
+                    return true;
+                }
+                if receiving.window <= 0 {
+                    return false;
+                }
+                let Some(packet) = receiving.ready.pop_front() else {
+                    return true;
+                };
+                receiving.window -= (packet.head.len() + packet.data.len()) as i64;
+                packet
+            };
+            let body = Body { head: &head, data };
+            self.program.out.send_data(op, self.id, body).await;
+        }
+    }
+
     fn tell_once(&self, op: u8, of: fn(&mut Receiving) -> &mut bool, body: &[u8]) {
         let told = std::mem::replace(of(&mut self.receiving()), true);
         if !told {
             self.program.out.send(op, self.id, &[body]);
         }
-    }
-
-    async fn send_batch(&self, batch: Batch) {
-        let Batch { data, items } = batch;
-        for run in items.chunk_by(|a, b| is_frame(a) && is_frame(b)) {
-            match run {
-                [Item::Oversized(len)] => {
-                    self.send(
-                        to_vm::OVERSIZED,
-                        &[],
-                        Bytes::copy_from_slice(&len.to_be_bytes()),
-                    )
-                    .await;
-                }
-                frames => {
-                    let (table, block) = self::frames(frames, &data);
-                    self.send(to_vm::FRAMES, &table, block).await;
-                }
-            }
-        }
-    }
-
-    /// One packet for all: it is made anew in any case.
-    async fn send_terms(&self, batches: &[Batch]) {
-        if !batches.is_empty() {
-            let (table, terms) = self::terms_of(batches);
-            self.send(to_vm::JSON, &table, terms.into()).await;
-        }
-    }
-
-    async fn send(&self, op: u8, head: &[u8], data: Bytes) {
-        self.receiving().window -= (head.len() + data.len()) as i64;
-        self.program
-            .out
-            .send_data(op, self.id, Body { head, data })
-            .await;
     }
 
     fn accept_message(&self, body: Bytes) {
@@ -401,17 +399,42 @@ impl Message for Outgoing {
     }
 }
 
-/// How many items to take, and bytes beyond the first, for a window: what follows a packet that
-/// uses it up would be too much, so that near its end there is but one item, however large.
-fn fitting(window: usize) -> (usize, usize) {
-    match window.checked_sub(BATCH_TABLES) {
-        Some(room) if room > 0 => (BATCH_ITEMS, room.min(BATCH_BYTES)),
-        _ => (window.min(1), 0),
-    }
-}
-
 fn is_frame(item: &Item) -> bool {
     matches!(item, Item::Frame { .. })
+}
+
+/// Packets of the frames of a batch, and of what stands for those that were discarded.
+fn frames_packets(batch: &Batch) -> Vec<DataPacket> {
+    let runs = batch.items.chunk_by(|a, b| is_frame(a) && is_frame(b));
+    let packets = runs.map(|run| match run {
+        [Item::Oversized(len)] => DataPacket {
+            op: to_vm::OVERSIZED,
+            head: len.to_be_bytes().to_vec(),
+            data: Bytes::new(),
+        },
+        items => {
+            let (head, data) = frames(items, &batch.data);
+            DataPacket {
+                op: to_vm::FRAMES,
+                head,
+                data,
+            }
+        }
+    });
+    packets.collect()
+}
+
+/// One packet for all: it is made anew in any case.
+fn terms_packet(batches: &[Batch]) -> VecDeque<DataPacket> {
+    if batches.is_empty() {
+        return VecDeque::new();
+    }
+    let (head, terms) = terms_of(batches);
+    VecDeque::from([DataPacket {
+        op: to_vm::JSON,
+        head,
+        data: terms.into(),
+    }])
 }
 
 /// How many frames, where each begins and how long it is, and the bytes that these places are in.
