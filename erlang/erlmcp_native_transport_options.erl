@@ -48,7 +48,7 @@
 
 -record(acc, {
     options :: map(),
-    endpoint = #{} :: map(),
+    endpoint = #{} :: map() | stdio,
     connection = #{} :: map(),
     reconnect = true :: term(),
     max_attempts = infinity :: pos_integer() | infinity | 0,

@@ -44,6 +44,7 @@ cases() ->
         starts_again,
         gives_up_starting,
         under_a_supervisor,
+        erlang_server,
         two_hundred_at_once,
         node_is_killed
     ].
@@ -497,6 +498,30 @@ two_hundred_at_once(Config) ->
     await(fun() -> descriptors(Config) =< Files + 2 end),
     await(fun() -> length(processes()) =< Processes + 2 end),
     await(fun() -> length(erlang:ports()) =< Ports + 1 end).
+
+%% A node that serves its own standard input and output.
+erlang_server(Config) ->
+    Ebin = filename:dirname(code:which(erlmcp_native)),
+    Erl = filename:join([code:root_dir(), "bin", "erl"]),
+    Env = #{
+        "STDIO_OPTIONS" => io_lib:format("#{path => ~p}", [path(Config)]),
+        "STDIO_ENV" => "[]",
+        "ERL_CRASH_DUMP_SECONDS" => "0"
+    },
+    Args = [
+        "-noinput", "-pa", Ebin, filename:dirname(code:which(?MODULE)), "-s", "stdio_server", "main"
+    ],
+    Conn = start(Config, #{command => Erl, args => Args, env => Env}, #{}),
+    Large = binary:copy(<<"é€😀 "/utf8>>, ?MIB),
+    [
+        begin
+            ok = erlmcp_native:send(Conn, Message, ?WAIT),
+            [Echo] = receive_frames(Conn, 1),
+            ?assert(Echo =:= Message)
+        end
+     || Message <- [<<"hello">>, Large, <<"{}">>]
+    ],
+    stop(Conn).
 
 %% Faults
 
