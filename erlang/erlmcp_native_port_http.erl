@@ -17,6 +17,7 @@
 -export_type([served/0]).
 
 -define(LINK, erlmcp_native_port_http_link).
+-define(TERM, erlmcp_native_port_term).
 
 %% The VM's own default.
 -define(IDLE_HEAP_WORDS, 233).
@@ -65,7 +66,7 @@ listen(Terms) ->
         {ok, Link} ->
             _ = ?LINK:tell(?TO_HTTP_LISTEN, Terms, Link),
             case ?LINK:await(?FROM_HTTP_LISTENING, Link) of
-                {ok, Name} -> {ok, #listener{link = Link, sockname = binary_to_term(Name, [safe])}};
+                {ok, Name} -> {ok, #listener{link = Link, sockname = ?TERM:read(Name)}};
                 {error, _} = Error -> Error
             end;
         {error, _} = Error ->

@@ -46,21 +46,16 @@ packet(<<Flags, Rest/binary>>, Answer0) ->
 head(0, Rest, Answer) ->
     {[], Rest, Answer};
 head(?HEAD, Rest, Answer) ->
-    {{Status, Headers}, Body} = term(Rest),
+    {{Status, Headers}, Body} = erlmcp_native_port_term:read_first(Rest),
     {[{head, Status, Headers}], Body, Answer#answer{has_head = true}}.
 
 ending(Flags, Body, Answer) when Flags band ?FAILED =/= 0 ->
-    {{Reason, Safe}, Part} = term(Body),
+    {{Reason, Safe}, Part} = erlmcp_native_port_term:read_first(Body),
     push(Part, Answer#answer{ending = {failed, #{reason => Reason, safe => Safe}}});
 ending(Flags, Part, Answer) when Flags band ?DONE =/= 0 ->
     push(Part, Answer#answer{ending = done});
 ending(_, Part, Answer) ->
     push(Part, Answer).
-
-term(Bytes) ->
-    {Term, Used} = binary_to_term(Bytes, [safe, used]),
-    <<_:Used/binary, Rest/binary>> = Bytes,
-    {Term, Rest}.
 
 push(<<>>, Answer) -> Answer;
 push(Part, #answer{parts = Parts} = Answer) -> Answer#answer{parts = queue:in(Part, Parts)}.

@@ -47,15 +47,14 @@ await(Op, #link{id = Id, router = Router} = Link) ->
     Result =
         receive
             {erlmcp_native_io, Id, <<Op, _:64, Body/binary>>} -> {ok, Body};
-            {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Why/binary>>} -> {error, reason(Why)};
+            {erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Why/binary>>} ->
+                {error, erlmcp_native_port_term:reason(Why)};
             {erlmcp_native_io, Id, {down, Why}} -> {error, Why};
             {'DOWN', Router, process, _, _} -> {error, port_program}
         after ?OPEN_MS -> {error, timeout}
         end,
     _ = [forget(Link) || element(1, Result) =:= error],
     Result.
-
-reason(Term) -> erlmcp_native_port_term:reason(Term).
 
 %% @doc Gives meaning to a message in the owner's mailbox. `down' is its end in the program,
 %% `lost' that of the program.
@@ -65,7 +64,7 @@ reason(Term) -> erlmcp_native_port_term:reason(Term).
     | {lost, erlmcp_native:reason()}
     | unknown.
 message({erlmcp_native_io, Id, <<?FROM_DOWN, _:64, Why/binary>>}, #link{id = Id}) ->
-    {down, reason(Why)};
+    {down, erlmcp_native_port_term:reason(Why)};
 message({erlmcp_native_io, Id, <<Op, _:64, Body/binary>>}, #link{id = Id}) ->
     {packet, Op, Body};
 message({erlmcp_native_io, Id, {down, Why}}, #link{id = Id} = Link) ->

@@ -20,8 +20,8 @@
 %% @doc A request as it is served, from what follows its number in the packet.
 -spec request(binary()) -> erlmcp_native_http_path:request().
 request(<<Flags, Term/binary>>) ->
-    {{Method, Path, Query, Headers, Version, Peer}, Used} = binary_to_term(Term, [safe, used]),
-    <<_:Used/binary, Body/binary>> = Term,
+    {{Method, Path, Query, Headers, Version, Peer}, Body} =
+        erlmcp_native_port_term:read_first(Term),
     #{
         method => Method,
         path => Path,

@@ -2,12 +2,19 @@
 %% that a node has them as soon as it reads the first.
 -module(erlmcp_native_port_term).
 
--export([read/1, reason/1, atoms/0]).
+-export([read/1, read_first/1, reason/1, atoms/0]).
 
 %% @doc A term; `badarg' if it is none, or has other atoms.
 -spec read(binary()) -> term().
 read(Binary) ->
     binary_to_term(Binary, [safe]).
+
+%% @doc The term that the binary begins with, and what follows it.
+-spec read_first(binary()) -> {term(), binary()}.
+read_first(Binary) ->
+    {Term, Used} = binary_to_term(Binary, [safe, used]),
+    <<_:Used/binary, Rest/binary>> = Binary,
+    {Term, Rest}.
 
 %% @doc A reason; a program that sends none is not to be trusted, which is a reason, too.
 -spec reason(binary()) -> erlmcp_native:reason().

@@ -5,6 +5,7 @@
 -compile([export_all, nowarn_export_all, {no_auto_import, [get/1]}]).
 
 -include_lib("stdlib/include/assert.hrl").
+-include("../erlang/erlmcp_native_port_http.hrl").
 
 -import(http_path_SUITE, [
     listen/3, connect/1, connect/2, tell/0, tell/1, request/0, then/2, begin_stream/1, notice/1,
@@ -28,12 +29,18 @@ all() ->
         answer_that_nobody_takes,
         bodies_of_many_at_once,
         stream_after_the_program,
-        malformed_is_the_end
+        malformed_is_the_end,
+        packets_of_servers,
+        packets_of_clients,
+        requests_in_packets,
+        answers_in_packets
     ].
 
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started}, {path, port}, {module, erlmcp_native_port_http_client} | Config].
+    Root = filename:join(code:lib_dir(erlmcp_native), "../../../.."),
+    Module = erlmcp_native_port_http_client,
+    [{started, Started}, {root, Root}, {path, port}, {module, Module} | Config].
 
 end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
@@ -377,12 +384,153 @@ stream_after_the_program(Config) ->
 malformed_is_the_end(Config) ->
     Server = listen(Config, #{}, fun http_path_SUITE:echo/2),
     {ok, Id, Handle} = erlmcp_native_port:open(none),
-    ok = erlmcp_native_port:command(Handle, 16#40, Id, <<"no term">>),
+    ok = erlmcp_native_port:command(Handle, ?TO_HTTP_LISTEN, Id, <<"no term">>),
     receive
         {erlmcp_native_io, Id, Message} -> ?assertEqual({down, port_program}, Message)
     after ?WAIT -> ct:fail(no_end)
     end,
     ?assertEqual({down, port_program}, down(Server)).
+
+%% Packets, by the golden vectors that Rust's tests read, too.
+
+-define(R, (1 bsl 40 + 5)).
+
+packets_of_servers(Config) ->
+    Cat = open_port({spawn, "cat"}, [{packet, 4}, binary]),
+    Same = fun(Name) ->
+        receive {Cat, {data, Packet}} -> ?assertEqual({Name, vector(Name, Config)}, {Name, Packet})
+        after ?WAIT -> ct:fail({nothing, Name})
+        end
+    end,
+    Streams = erlmcp_native_port_http_answer:streams(10, 10),
+    Served = fun(R) ->
+        Answer = erlmcp_native_port_http_answer:new(Streams),
+        {erlmcp_native_port_http, erlmcp_native_port_http:served(Cat, 18, self(), R, Answer)}
+    end,
+    Json = {<<"content-type">>, <<"application/json">>},
+    Events = {<<"content-type">>, [<<"text/">>, "event-stream"]},
+    ok = reply(Served(?R), 200, [Json], ["{", <<"}">>]),
+    Same("vm_http_reply"),
+    Stream = Served(?R),
+    ok = erlmcp_native_http_path:stream(Stream, 200, [Events, {<<"x-empty">>, <<>>}]),
+    Same("vm_http_stream"),
+    ok = erlmcp_native_http_path:send(Stream, "data: x\n\n"),
+    Same("vm_http_send"),
+    [{error, busy} = erlmcp_native_http_path:send(Stream, "no") || _ <- [1, 2]],
+    Same("vm_http_want_room"),
+    ok = erlmcp_native_http_path:finish(Stream),
+    Same("vm_http_finish"),
+    {error, timeout} = erlmcp_native_http_path:read_body(Served(?R), 0),
+    Same("vm_http_want_body"),
+    <<?TO_HTTP_DONE, 18:64, Done/binary>> = vector("vm_http_done", Config),
+    ?assertEqual(<<?R:64, 0:16, (?R + 2):64, 202:16>>, Done),
+    <<?TO_HTTP_LISTEN, 16:64, Listen/binary>> = vector("vm_http_listen", Config),
+    {ok, Endpoint} = erlmcp_native_options:endpoint(#{port => 0}),
+    {ok, Options} = erlmcp_native_http_options:listener(#{}),
+    ?assertEqual({18, Endpoint, Options}, binary_to_term(Listen)),
+    ?assertEqual(<<?TO_HTTP_DRAIN, 16:64, 30000:64>>, vector("vm_http_drain", Config)),
+    ?assertEqual(<<?TO_HTTP_INFO, 16:64, 7:64>>, vector("vm_http_info", Config)),
+    true = port_close(Cat).
+
+packets_of_clients(Config) ->
+    Request = #{
+        method => <<"POST">>,
+        target => <<"/mcp">>,
+        headers => [{<<"accept">>, "application/json"}, {<<"mcp-session-id">>, <<"s">>}],
+        body => <<"{}">>,
+        timeout_ms => 30000,
+        total_timeout_ms => infinity
+    },
+    Get = Request#{
+        method := <<"GET">>,
+        target := <<"/?a=b">>,
+        headers := [],
+        body := none,
+        timeout_ms := infinity,
+        total_timeout_ms := 5000
+    },
+    {ok, Post} = erlmcp_native_port_http_packet:client_request(Request),
+    ?assertEqual(
+        iolist_to_binary([<<?TO_HTTP_CLIENT_REQUEST, 20:64, 1:64, 262144:32>>, Post, "{}"]),
+        vector("vm_client_request", Config)
+    ),
+    {ok, Bare} = erlmcp_native_port_http_packet:client_request(Get),
+    ?assertEqual(
+        iolist_to_binary([<<?TO_HTTP_CLIENT_REQUEST, 20:64, 2:64, 1024:32>> | Bare]),
+        vector("vm_client_request_without_body", Config)
+    ),
+    <<?TO_HTTP_CLIENT_OPEN, 20:64, Open/binary>> = vector("vm_client_open", Config),
+    Proxy = #{host => <<"proxy">>, port => 3128, authorization => <<"Basic eA==">>},
+    {ok, Options} = erlmcp_native_http_options:client(#{proxy => Proxy}),
+    ?assertEqual({?CLIENT:origin(http, <<"localhost">>, 4000), Options}, binary_to_term(Open)),
+    Is = fun(Name, Packet) -> ?assertEqual({Name, Packet}, {Name, vector(Name, Config)}) end,
+    Is("vm_client_grant", <<?TO_HTTP_CLIENT_GRANT, 20:64, 1:64, 131072:32>>),
+    Is("vm_client_cancel", <<?TO_HTTP_CLIENT_CANCEL, 20:64, 1:64>>),
+    Is("vm_client_info", <<?TO_HTTP_CLIENT_INFO, 20:64, 7:64>>).
+
+requests_in_packets(Config) ->
+    Request = fun(Name) ->
+        <<?FROM_HTTP_REQUEST, 18:64, ?R:64, Packet/binary>> = vector(Name, Config),
+        erlmcp_native_port_http_packet:request(Packet)
+    end,
+    ?assertEqual(
+        #{
+            method => <<"POST">>,
+            path => <<"/mcp">>,
+            query => <<"a=%20">>,
+            headers => [{<<"host">>, <<"localhost">>}, {<<"content-length">>, <<"2">>}],
+            version => {1, 1},
+            scheme => http,
+            peername => {{127, 0, 0, 1}, 4000},
+            body => {complete, <<"{}">>}
+        },
+        Request("program_http_request")
+    ),
+    ?assertMatch(
+        #{headers := [], version := {2, 0}, scheme := https, peername := unnamed, body := pending},
+        Request("program_http_request_pending")
+    ),
+    Is = fun(Name, Packet) -> ?assertEqual({Name, Packet}, {Name, vector(Name, Config)}) end,
+    Is("program_http_drained", <<?FROM_HTTP_DRAINED, 16:64>>),
+    Is("program_http_closed", <<?FROM_HTTP_CLOSED, 18:64>>),
+    Is("program_http_info", <<?FROM_HTTP_INFO, 16:64, 7:64, 3:64, 2:64, 1:64>>),
+    Is("program_http_gone", <<?FROM_HTTP_GONE, 18:64, ?R:64>>),
+    Is("program_http_taken", <<?FROM_HTTP_TAKEN, 18:64, ?R:64, 131072:64>>),
+    Is("program_http_room", <<?FROM_HTTP_ROOM, 18:64, ?R:64, 524288:64>>),
+    Is("program_http_body", <<?FROM_HTTP_BODY, 18:64, ?R:64, ?BODY_LAST, "last">>),
+    <<?FROM_HTTP_LISTENING, 16:64, Name/binary>> = vector("program_http_listening", Config),
+    ?assertEqual({{127, 0, 0, 1}, 4000}, erlmcp_native_port_term:read(Name)).
+
+answers_in_packets(Config) ->
+    ?assertEqual(<<?FROM_HTTP_CLIENT_OPENED, 20:64>>, vector("program_client_opened", Config)),
+    Answer = fun(Name) ->
+        <<?FROM_HTTP_ANSWER, 20:64, 1:64, Packet/binary>> = vector(Name, Config),
+        New = erlmcp_native_port_http_client_answer:new(true),
+        {Notices, Next} = erlmcp_native_port_http_client_answer:packet(Packet, New),
+        {Parts, Status, _} = erlmcp_native_port_http_client_answer:take(100, Next),
+        {Notices, Parts, Status}
+    end,
+    Json = {<<"content-type">>, <<"application/json">>},
+    ?assertEqual(
+        {[{head, 200, [Json]}, readable], [<<"{}">>], done}, Answer("program_client_answer")
+    ),
+    ?assertEqual({[], [<<"part">>], armed}, Answer("program_client_part")),
+    Untrusted = #{reason => {tls, unknown_ca}, safe => true},
+    ?assertEqual(
+        {[{failed, Untrusted}], [], {failed, Untrusted}}, Answer("program_client_failed")
+    ),
+    CutOff = #{reason => protocol, safe => false},
+    ?assertEqual(
+        {[{head, 200, []}, readable], [<<"be">>], {failed, CutOff}},
+        Answer("program_client_cut_off")
+    ).
+
+vector(Name, Config) ->
+    Prefix = list_to_binary(Name ++ " "),
+    Lines = port_protocol_SUITE:lines("http.txt", Config),
+    [Line] = [L || L <- Lines, string:prefix(L, Prefix) =/= nomatch],
+    <<Size:32, Packet:Size/binary>> = port_protocol_SUITE:hex(string:prefix(Line, Prefix)),
+    Packet.
 
 %% Programs
 

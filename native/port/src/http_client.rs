@@ -185,7 +185,7 @@ impl Link {
                     safe: true,
                 };
                 let mut packet = Answer::default();
-                packet.failed(failure);
+                packet.fail(failure);
                 self.send(number, packet);
             }
         }
@@ -221,9 +221,9 @@ impl Link {
         let mut packet = Answer::default();
         for news in client.news(id) {
             match news {
-                News::Head(head) => packet.head(&head),
+                News::Head(head) => packet.begin(&head),
                 News::Readable => {}
-                News::Failed(failure) => packet.failed(failure),
+                News::Failed(failure) => packet.fail(failure),
             }
         }
         while open.window > 0 && !packet.is_last() {
@@ -236,8 +236,8 @@ impl Link {
             match taken {
                 Taken::More => self.send(number, std::mem::take(&mut packet)),
                 Taken::Armed => break,
-                Taken::Done => packet.flags |= flag::DONE,
-                Taken::Failed(failure) => packet.failed(failure),
+                Taken::Done => packet.done(),
+                Taken::Failed(failure) => packet.fail(failure),
             }
         }
         if packet.is_last() {
@@ -248,33 +248,40 @@ impl Link {
         }
     }
 
-    /// `<<Number:64, Flags:8, Head, Failure, Body>>`, each of the last three where there is one.
     fn send(&self, number: u64, packet: Answer) {
-        let mut head = number.to_be_bytes().to_vec();
-        head.push(packet.flags);
-        head.extend_from_slice(&packet.terms);
         let out = &self.program.out;
+        let head = packet.head(number);
         out.send_bytes(to_vm::HTTP_ANSWER, self.id, &head, &packet.parts);
     }
 }
 
 /// A packet about an answer, in the making.
 #[derive(Default)]
-struct Answer {
+pub(crate) struct Answer {
     flags: u8,
     terms: Vec<u8>,
-    parts: Vec<Bytes>,
+    pub(crate) parts: Vec<Bytes>,
 }
 
 impl Answer {
-    fn head(&mut self, head: &Head) {
+    pub(crate) fn begin(&mut self, head: &Head) {
         self.flags |= flag::HEAD;
         self.terms = http_packet::answer(head);
     }
 
-    fn failed(&mut self, failure: Failure) {
+    pub(crate) fn done(&mut self) {
+        self.flags |= flag::DONE;
+    }
+
+    pub(crate) fn fail(&mut self, failure: Failure) {
         self.flags |= flag::FAILED;
         self.terms.extend(http_packet::failure(failure));
+    }
+
+    /// What goes before the parts: `<<Number:64, Flags:8, Head, Failure>>`, each of the last two
+    /// where there is one.
+    pub(crate) fn head(&self, number: u64) -> Vec<u8> {
+        [&number.to_be_bytes()[..], &[self.flags], &self.terms].concat()
     }
 
     /// Whether nothing of the answer follows.

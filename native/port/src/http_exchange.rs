@@ -15,12 +15,12 @@ use crate::sync::lock;
 const PIECE: usize = 256 * 1024;
 
 /// How the VM hears of a body that it has asked for.
-mod kind {
-    pub(super) const PIECE: u8 = 0;
-    pub(super) const LAST: u8 = 1;
-    pub(super) const TOO_LARGE: u8 = 2;
-    pub(super) const TIMEOUT: u8 = 3;
-    pub(super) const CLOSED: u8 = 4;
+pub(crate) mod kind {
+    pub(crate) const PIECE: u8 = 0;
+    pub(crate) const LAST: u8 = 1;
+    pub(crate) const TOO_LARGE: u8 = 2;
+    pub(crate) const TIMEOUT: u8 = 3;
+    pub(crate) const CLOSED: u8 = 4;
 }
 
 /// What the VM knows of a request.

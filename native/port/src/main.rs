@@ -14,6 +14,8 @@ mod http_exchange;
 mod http_options;
 mod http_packet;
 mod http_server;
+#[cfg(test)]
+mod http_vectors;
 mod json;
 mod listener;
 mod log;

@@ -16,7 +16,7 @@ use crate::hello::{self, Hello, Refused};
 use crate::json::Decoder;
 use crate::op::{from_vm, to_vm};
 use crate::out::{Body, Out};
-use crate::packet::{Packet, Packets};
+use crate::packet::Packets;
 use crate::term::{Term, Writer};
 use crate::{options, reason, terms};
 
@@ -39,13 +39,13 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Packets with their lengths, by name.
-fn packets() -> BTreeMap<String, String> {
-    file("packets.txt")
+pub(crate) fn packets_of(file: &str) -> BTreeMap<String, String> {
+    self::file(file)
         .lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once(' '))
@@ -53,14 +53,18 @@ fn packets() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn packet(name: &str) -> Packet {
-    let bytes = bytes(&packets()[name]);
-    let mut packets = Packets::new(&bytes[..]);
-    packets.next().unwrap()
+fn packets() -> BTreeMap<String, String> {
+    packets_of("packets.txt")
 }
 
 fn expect(name: &str, op: u8, id: u64) -> Bytes {
-    let packet = packet(name);
+    expect_in(&packets(), name, op, id)
+}
+
+/// The body of a packet, which is of that operation and id.
+pub(crate) fn expect_in(all: &BTreeMap<String, String>, name: &str, op: u8, id: u64) -> Bytes {
+    let bytes = bytes(&all[name]);
+    let packet = Packets::new(&bytes[..]).next().unwrap();
     assert_eq!((packet.op, packet.id), (op, id), "{name}");
     packet.body
 }
