@@ -59,7 +59,7 @@ is_answers(<<"content-type">>) -> true;
 is_answers(Name) when ?IS_OURS(Name) -> false;
 is_answers(Name) -> erlmcp_native_http_syntax:is_token(Name).
 
-field(Name, Value) -> [<<(byte_size(Name)):16>>, Name, <<(byte_size(Value)):32>> | Value].
+field(Name, Value) -> [<<(byte_size(Name)):16>>, Name, <<(byte_size(Value)):32>>, Value].
 
 %% @doc A client's request up to its body; an error if it could not be read as what it is.
 -spec client_request(erlmcp_native_http_client_path:request()) ->
