@@ -11,10 +11,10 @@
 -define(META, "io.modelcontextprotocol/").
 
 all() ->
-    [{group, nif}].
+    [{group, nif}, {group, port}].
 
 groups() ->
-    [{nif, cases()}].
+    [{nif, cases()}, {port, cases()}].
 
 cases() ->
     [
