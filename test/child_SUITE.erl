@@ -59,11 +59,12 @@ native_cases() ->
         deaf_child_can_still_speak,
         grandchild_holds_the_output,
         last_words_are_read,
+        orphans_are_reaped,
         inherited_stderr_is_refused
     ].
 
 program_cases() ->
-    [program_is_killed, exec_mode, exec_mode_ends_with_its_node].
+    [node_is_killed_with_deserters, program_is_killed, exec_mode, exec_mode_ends_with_its_node].
 
 beam_cases() ->
     [stderr_is_refused, signal_is_a_status].
@@ -396,6 +397,17 @@ grandchild_holds_the_output(Config) ->
     ?assert(now_ms() - Start < 900),
     await_gone(binary_to_integer(Survivor)).
 
+%% Whoever is to reap them, when their parent is gone, has not been told.
+orphans_are_reaped(Config) ->
+    Script = "sleep 0.1 & setsid sleep 0.2 & echo $!; read line",
+    Conn = shell(Config, Script, #{}),
+    [Deserter] = receive_frames(Conn, 1),
+    stop(Conn),
+    await_gone(binary_to_integer(Deserter)),
+    receive after 1100 -> ok end,
+    stop(start(Config, cat(#{}), #{})),
+    await(fun() -> own_children(Config) =:= 0 end).
+
 last_words_are_read(Config) ->
     Seen = seen(Config, "said"),
     Conn = shell(Config, "echo up; cat >/dev/null; seq 1 100000 && echo said >" ++ Seen, #{}),
@@ -545,6 +557,15 @@ family(Path, Script) ->
         receive never -> ok end
     end),
     receive {family, Family} -> Family after ?WAIT -> exit(timeout) end.
+
+%% Those that have left the group.
+node_is_killed_with_deserters(Config) ->
+    {Node, Peer} = peer_node(Config),
+    Script = "setsid sh -c 'trap \"\" TERM; sleep 1000 & echo $$; wait' & wait",
+    {Child, Deserter} = peer:call(Peer, ?MODULE, family, [path(Config), Script]),
+    kill(Node),
+    await_gone(Child),
+    await_gone(Deserter).
 
 program_is_killed(Config) ->
     Script = "trap '' TERM; (trap '' TERM; while :; do sleep 0.1; done) & echo $!; wait",

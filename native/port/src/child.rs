@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::op::to_vm;
 use crate::program::Program;
 use crate::term::{Malformed, Term, Writer};
-use crate::{options, reason};
+use crate::{options, orphans, reason};
 
 /// What this program does for its children.
 pub(crate) struct Parent {
@@ -26,6 +26,7 @@ pub(crate) struct Parent {
 
 impl Parent {
     pub(crate) fn new() -> Self {
+        orphans::adopt();
         Self {
             guard: Guard::start(),
         }
@@ -43,6 +44,7 @@ impl Host for Parent {
 
     fn ended(&self, group: u32) {
         self.guard.forget(group);
+        orphans::reap();
     }
 }
 

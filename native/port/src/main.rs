@@ -21,6 +21,7 @@ mod listener;
 mod log;
 mod op;
 mod options;
+mod orphans;
 mod out;
 mod packet;
 mod pipes;

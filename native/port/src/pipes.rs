@@ -17,7 +17,7 @@ pub(crate) fn take() -> Option<(File, File)> {
     if !(is_pipe(INPUT) && is_pipe(OUTPUT)) {
         return None;
     }
-    die_with_parent();
+    run_when_parent_dies();
     Some((own(INPUT), own(OUTPUT)))
 }
 
@@ -43,11 +43,12 @@ fn own(fd: RawFd) -> File {
 }
 
 /// The VM's own child, which started this program, ends with the VM. The end of the input says the
-/// same, but not to a program that has been stopped.
-fn die_with_parent() {
+/// same, but not to a program that has been stopped: this has it run again. SIGKILL would leave it no
+/// time for its children.
+fn run_when_parent_dies() {
     #[cfg(target_os = "linux")]
     // SAFETY: takes two numbers.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT);
     }
 }

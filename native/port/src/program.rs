@@ -17,6 +17,7 @@ use crate::child::Parent;
 use crate::hello::Hello;
 use crate::log;
 use crate::op::to_vm;
+use crate::orphans;
 use crate::out::Out;
 use crate::term::{Malformed, Writer};
 
@@ -126,6 +127,7 @@ impl Running {
         self.program.out.close();
         if let Some(children) = self.program.children.get() {
             self.runtime.block_on(children.end());
+            orphans::kill();
         }
         let until = Instant::now() + LAST_WORDS;
         let busy = || native_tasks.get() > 0 || !self.writer.is_finished();

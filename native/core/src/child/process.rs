@@ -5,7 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
+};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -127,17 +129,32 @@ impl Group {
     /// Ends the members that have outlived their leader. As long as there is one, no other group
     /// can have this name.
     async fn clear(self, grace: Duration) {
-        if !self.terminate() {
+        self.reap();
+        if !self.terminate() || self.gone_within(grace).await {
             return;
         }
-        let deadline = Instant::now() + grace;
+        self.signal(Signal::KILL);
+        self.gone_within(HURRY).await;
+    }
+
+    async fn gone_within(self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
         while Instant::now() < deadline {
             sleep(LOOK).await;
+            self.reap();
             if test_kill_process_group(self.0).is_err() {
-                return;
+                return true;
             }
         }
-        self.signal(Signal::KILL);
+        false
+    }
+
+    /// Where orphans come to this process, as they do if it has asked for them, it has to see to
+    /// those that have ended: nobody else will, and a group has members as long as they are there.
+    /// The leader itself has been seen to.
+    fn reap(self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while let Ok(Some(_)) = waitid(WaitId::Pgid(Some(self.0)), options) {}
     }
 }
 
