@@ -1,5 +1,5 @@
-%% @doc erlmcp's `erlmcp_stdio_server', unchanged, over standard input and output as this application
-%% has them.
+%% @doc The `erlmcp_stdio_server' of erlmcp, unchanged, over standard input and output as this
+%% application has them.
 %%
 %% That server reads with `io:get_line/1' and answers with `io:format/2', which go to its group
 %% leader. Here the group leader is a process of ours, that speaks the I/O protocol:
