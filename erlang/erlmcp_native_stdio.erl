@@ -55,6 +55,7 @@
 
 -define(DEFAULTS, #{at_end => stop, stop_ms => 10000}).
 -define(LOOK_MS, 5).
+-define(REPORT_MS, 100).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
@@ -217,6 +218,10 @@ ended(#state{held = #held{monitor = Monitor, options = Own} = Held} = State) ->
 stop_node(StopMs) ->
     ?LOG_INFO("erlmcp_native: standard input and output have ended, stopping the node"),
     _ = spawn(fun() ->
+        %% What a crash of the owner has to say is on its way to the log.
+        receive
+        after ?REPORT_MS -> ok
+        end,
         ok = init:stop(),
         receive
         after StopMs -> erlang:halt(0, [{flush, false}])

@@ -76,9 +76,9 @@ inspector(Config) ->
 %% It lets the server's standard error through to its own.
 inspect(Method, Config) ->
     Script = mcp_programs:path(
-        "node/node_modules/@modelcontextprotocol/inspector-cli/build/cli.js"
+        "node/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
     ),
-    CommandLine = mcp_programs:node_args([Script, server(Config), "--method" | Method]),
+    CommandLine = mcp_programs:node_args([Script, "--cli", server(Config), "--method" | Method]),
     Quiet = ["/bin/sh", "-c", "exec \"$@\" 2>/dev/null", "sh"],
     {0, Said} = mcp_programs:run(Quiet ++ CommandLine, [], 60000),
     {ok, Answer} = erlmcp_native_json:decode(iolist_to_binary(Said)),
