@@ -224,7 +224,9 @@ on_gone(#served{answer = Answer}, What) ->
 %% @private
 -spec on_exit(served(), erlmcp_native_http_path:status()) -> ok.
 on_exit(#served{answer = Answer}, Status) when Status >= 200, Status < 600 ->
-    erlmcp_native_port_http_answer:on_exit(Status, Answer).
+    erlmcp_native_port_http_answer:on_exit(Status, Answer);
+on_exit(_, _) ->
+    error(badarg).
 
 %% @private
 -spec handle_info(term(), served()) -> erlmcp_native_http_path:notice() | unknown.

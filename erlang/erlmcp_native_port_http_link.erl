@@ -78,27 +78,33 @@ message(_, _) ->
 
 %% @doc The three numbers that it answers with; 0 where it is gone.
 -spec counts(byte(), link()) -> {non_neg_integer(), non_neg_integer(), non_neg_integer()}.
-counts(Op, #link{id = Id} = Link) ->
+counts(Op, #link{id = Id, router = Router} = Link) ->
     Question = erlang:unique_integer([positive]),
     _ = tell(Op, <<Question:64>>, Link),
     receive
         {erlmcp_native_io, Id, <<?FROM_HTTP_INFO, _:64, Question:64, A:64, B:64, C:64>>} ->
             {A, B, C};
         {erlmcp_native_io, Id, {down, _}} = Lost ->
-            %% For whoever gives meaning to messages.
-            self() ! Lost,
-            {0, 0, 0}
+            later(Lost);
+        {'DOWN', Router, process, _, _} = Lost ->
+            later(Lost)
     after patience(Link) -> {0, 0, 0}
     end.
 
+%% For whoever gives meaning to messages.
+later(Msg) ->
+    self() ! Msg,
+    {0, 0, 0}.
+
 %% @doc Closes it, and has it closed when this returns.
 -spec close(link()) -> ok.
-close(#link{id = Id} = Link) ->
+close(#link{id = Id, router = Router} = Link) ->
     _ = tell(?TO_CLOSE, [], Link),
     _ = tell(?TO_PING, [], Link),
     receive
         {erlmcp_native_io, Id, <<?FROM_PONG, _:64>>} -> ok;
-        {erlmcp_native_io, Id, {down, _}} -> ok
+        {erlmcp_native_io, Id, {down, _}} -> ok;
+        {'DOWN', Router, process, _, _} -> ok
     after patience(Link) -> ok
     end,
     forget(Link).

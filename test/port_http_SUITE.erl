@@ -20,6 +20,7 @@ all() ->
     [
         servers_of_a_killed_program,
         servers_killed_under_load,
+        same_address_again,
         clients_of_a_killed_program,
         clients_while_there_is_no_program,
         clients_come_back_by_themselves,
@@ -146,6 +147,22 @@ listen_again(Config) ->
         error:{badmatch, {error, port_program}} ->
             receive after 10 -> listen_again(Config) end
     end.
+
+%% With connections that the killed program has left to the kernel.
+same_address_again(Config) ->
+    {Module, _} = Server = listen(Config, #{}, fun http_path_SUITE:echo/2),
+    Port = http_path_SUITE:port(Server),
+    Clients = [connect(Server) || _ <- lists:seq(1, 5)],
+    [?assertMatch({200, _, _}, ask(Client, post("x"))) || Client <- Clients],
+    kill_program("KILL"),
+    ?assertEqual({down, port_program}, down(Server)),
+    {ok, Options} = erlmcp_native_http_options:listener(#{}),
+    Serve = {http_path_SUITE, serve, fun http_path_SUITE:echo/2},
+    Endpoint = #{host => {127, 0, 0, 1}, port => Port},
+    Again = fun() -> element(1, Module:listen(Endpoint, Options, Serve)) =:= ok end,
+    eventually(Again),
+    Client = http_raw:connect(Port, []),
+    ?assertMatch({200, _, <<"y">>}, ask(Client, post("y"))).
 
 %% Clients
 

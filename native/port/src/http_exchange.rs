@@ -27,7 +27,7 @@ pub(crate) mod kind {
 mod stage {
     pub(super) const NOTHING: u8 = 0;
     pub(super) const TOLD: u8 = 1;
-    /// Nothing, and its client is gone.
+    /// That its client is gone, or nothing yet.
     pub(super) const GONE: u8 = 2;
 }
 
@@ -81,7 +81,13 @@ impl Served {
         let body = request.body.unwrap_or_default();
         self.tell(to_vm::HTTP_REQUEST, &[&[flags], &head, &body]);
         // Nothing about the request may come before it.
-        if self.stage.swap(stage::TOLD, Ordering::AcqRel) == stage::GONE {
+        let told = self.stage.compare_exchange(
+            stage::NOTHING,
+            stage::TOLD,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if told.is_err() {
             self.tell(to_vm::HTTP_GONE, &[]);
         }
     }
