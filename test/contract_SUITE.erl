@@ -917,10 +917,13 @@ exists(File) ->
 %% Native objects go with their tasks, shortly after the processes.
 no_native_connections() ->
     eventually(fun() ->
-        case erlmcp_native:overview() of
-            #{native_connections := #{value := Live}} -> Live =:= 0;
-            #{} -> true
-        end
+        Overview = erlmcp_native:overview(),
+        lists:all(
+            fun(Name) ->
+                maps:get(value, maps:get(Name, Overview, #{value => 0})) =:= 0
+            end,
+            [native_connections, port_native_connections]
+        )
     end).
 
 eventually(Condition) ->

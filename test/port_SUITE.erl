@@ -620,13 +620,21 @@ gone_within(Ms, Pid) ->
     gone_before(now_ms() + Ms, Pid).
 
 gone_before(Deadline, Pid) ->
-    State = string:trim(os:cmd(lists:concat(["ps -o stat= -p ", Pid]))),
-    case State of
+    case state(Pid) of
         [] -> ok;
         "Z" ++ _ -> ok;
         _ ->
             ?assert(now_ms() < Deadline),
             receive after 10 -> gone_before(Deadline, Pid) end
+    end.
+
+state(Pid) ->
+    case file:read_file(lists:concat(["/proc/", Pid, "/stat"])) of
+        {ok, Stat} ->
+            string:trim(lists:last(string:split(binary_to_list(Stat), ")", all)));
+        {error, _} ->
+            %% Where there is no such file system.
+            string:trim(os:cmd(lists:concat(["ps -o stat= -p ", Pid, " 2>/dev/null"])))
     end.
 
 now_ms() -> erlang:monotonic_time(millisecond).
