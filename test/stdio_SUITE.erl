@@ -43,11 +43,15 @@ cases() ->
         needs_noinput,
         only_once,
         prints_cannot_be_kept_apart,
-        options_are_checked
+        options_are_checked,
+        erlmcp_server_under_our_leader,
+        erlmcp_server_by_takeover
     ].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(erlmcp_native),
+    Source = filename:join(?config(data_dir, Config), "erlmcp_stdio_server.erl"),
+    {ok, _} = compile:file(Source, [{outdir, ?config(priv_dir, Config)}, debug_info]),
     Config.
 
 end_per_suite(_) ->
@@ -267,6 +271,48 @@ options_are_checked(Config) ->
         {error, {option, endpoint, stdio}}, erlmcp_native:listen(stdio, #{path => Path})
     ).
 
+%% It reads lists of bytes and writes UTF-8 for `~s', which a device does not always mean so.
+erlmcp_server_under_our_leader(Config) ->
+    lists:foreach(
+        fun(Locale) ->
+            Node = start(Config, #{main => "leader", variables => [{"LC_ALL", Locale}]}),
+            erlmcp_server(Node),
+            {ok, Printed} = file:read_file(in_dir("stderr", Config)),
+            ?assertMatch({match, _}, re:run(Printed, "STRAY in a tool"))
+        end,
+        ["C", "C.UTF-8"]
+    ).
+
+erlmcp_server_by_takeover(Config) ->
+    erlmcp_server(start(Config, #{main => "takeover"})).
+
+erlmcp_server(Node) ->
+    Planes = [Plane bsl 16 + 16#1234 || Plane <- lists:seq(0, 16)],
+    Text = unicode:characters_to_binary([16#e9, 16#20ac, 16#85 | Planes]),
+    Large = binary:copy(<<"0123456789">>, 100 * 1024),
+    say(Node, [
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}\n",
+        [
+            ["{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":",
+                "\"echo\",\"arguments\":{\"text\":\"", Given, "\"}}}\n"]
+         || Given <- [Text, Large]
+        ],
+        "no JSON\n"
+    ]),
+    finish(Node),
+    Answers = [
+        Answer
+     || Line <- binary:split(hear_all(Node), <<"\n">>, [global, trim]),
+        {ok, Answer} <- [erlmcp_native_json:decode(Line)]
+    ],
+    ?assertEqual(0, status(Node)),
+    ?assertMatch([#{<<"tools">> := [#{<<"name">> := <<"echo">>}]}], results(1, Answers)),
+    ?assertEqual([#{<<"text">> => Text}, #{<<"text">> => Large}], results(2, Answers)),
+    ?assertMatch([_], [A || #{<<"error">> := #{<<"code">> := -32700}} = A <- Answers]),
+    ?assertEqual(4, length(Answers)).
+
+results(Id, Answers) -> [Result || #{<<"id">> := I, <<"result">> := Result} <- Answers, I =:= Id].
+
 %% ---- a node
 
 %% Through two named pipes, so that each of its streams can be ended by itself.
@@ -294,7 +340,8 @@ start_with(In, Out, Config, Given) ->
     Ebin = filename:dirname(code:which(erlmcp_native)),
     Args =
         ["-c", Script, "sh", Erl] ++ maps:get(args, Given, ["-noinput"]) ++
-            ["-pa", Ebin, filename:dirname(code:which(?MODULE)), "-s", "stdio_server", "main"],
+            ["-pa", Ebin, filename:dirname(code:which(?MODULE)), ?config(priv_dir, Config)] ++
+            jsx() ++ ["-s", "stdio_server", maps:get(main, Given, "main")],
     Variables = [
         {"STDIO_OPTIONS", lists:flatten(io_lib:format("~0p", [Options]))},
         {"STDIO_ENV", lists:flatten(io_lib:format("~0p", [maps:get(env, Given, [])]))},
@@ -313,6 +360,13 @@ write(File) ->
             write(File);
         finish ->
             ok
+    end.
+
+%% The path `beam' of a release before OTP 27 decodes with it.
+jsx() ->
+    case code:which(jsx) of
+        non_existing -> [];
+        Beam -> [filename:dirname(Beam)]
     end.
 
 say(#{input := Input}, Data) ->

@@ -3,7 +3,7 @@
 %% mark, which are instructions.
 -module(stdio_server).
 
--export([main/0]).
+-export([main/0, leader/0, takeover/0]).
 
 main() ->
     Options = term("STDIO_OPTIONS"),
@@ -11,6 +11,35 @@ main() ->
     [application:set_env(erlmcp_native, Key, Value) || {Key, Value} <- term("STDIO_ENV")],
     {ok, _} = application:ensure_all_started(erlmcp_native),
     spawn(fun() -> serve(erlmcp_native:connect(stdio, Options#{active => true}), Options) end).
+
+%% erlmcp's server over stdio, as this application runs it.
+leader() ->
+    #{path := Path} = term("STDIO_OPTIONS"),
+    application:load(erlmcp_native),
+    application:set_env(erlmcp_native, path, Path),
+    {ok, _} = application:ensure_all_started(erlmcp_native),
+    Tools = [{<<"echo">>, <<"Echo">>, fun tool/1}],
+    spawn(fun() ->
+        {ok, _} = erlmcp_native_stdio_server:start_link(#{tools => Tools}),
+        receive
+        after infinity -> ok
+        end
+    end).
+
+%% The module of the takeover, by itself.
+takeover() ->
+    #{path := Path} = term("STDIO_OPTIONS"),
+    application:load(erlmcp_native),
+    application:set_env(erlmcp_native, path, Path),
+    {ok, _} = application:ensure_all_started(erlmcp_native),
+    Dir = filename:join(code:priv_dir(erlmcp_native), "takeover"),
+    {module, Module} = code:load_abs(filename:join(Dir, "erlmcp_stdio")),
+    ok = Module:add_tool(<<"echo">>, <<"Echo">>, fun tool/1),
+    ok = Module:start().
+
+tool(#{<<"text">> := Text}) ->
+    io:format("STRAY in a tool: ~ts~n", [string:slice(Text, 0, 10)]),
+    Text.
 
 term(Variable) ->
     {ok, Tokens, _} = erl_scan:string(os:getenv(Variable) ++ "."),
