@@ -312,7 +312,11 @@ replied(Reader, Reply, S) ->
     reply(Reader, Reply),
     S.
 
-reply({From, ReplyAs}, Line) when is_binary(Line), Line =/= <<>> ->
-    From ! {io_reply, ReplyAs, <<Line/binary, "\n">>};
-reply({From, ReplyAs}, Reply) ->
-    From ! {io_reply, ReplyAs, Reply}.
+reply(Reader, Line) when is_binary(Line), Line =/= <<>> ->
+    answer(Reader, <<Line/binary, "\n">>);
+reply(Reader, Reply) ->
+    answer(Reader, Reply).
+
+answer({From, ReplyAs}, Reply) ->
+    From ! {io_reply, ReplyAs, Reply},
+    ok.
