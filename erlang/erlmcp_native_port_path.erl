@@ -187,9 +187,16 @@ arrived(<<?FROM_DOWN, _:64, Term/binary>>, #socket{child = Child} = S) ->
     Reason = erlmcp_native_port_term:reason(Term),
     {ready, lose(erlmcp_native_port_child:reason(Reason, Child), S)};
 arrived(<<?FROM_STDERR, _:64, Term/binary>>, #socket{id = Id, handle = Handle} = S) ->
-    Notice = erlmcp_native_port_child:stderr(binary_to_term(Term, [safe]), S#socket.child),
-    _ = erlmcp_native_port:command(Handle, ?TO_STDERR_NEXT, Id),
-    {Notice, S};
+    try erlmcp_native_port_child:stderr(erlmcp_native_port_term:read(Term), S#socket.child) of
+        Notice ->
+            _ = erlmcp_native_port:command(Handle, ?TO_STDERR_NEXT, Id),
+            {Notice, S}
+    catch
+        %% What the program has sent is not what it should be.
+        error:_ ->
+            ok = erlmcp_native_port:accuse(Id),
+            {none, S}
+    end;
 arrived(<<?FROM_INFO, _/binary>>, S) ->
     {none, S};
 arrived(Packet, #socket{inbound = Inbound, window = Window} = S) ->

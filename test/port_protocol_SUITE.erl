@@ -59,6 +59,12 @@ to_the_program(Config) ->
     {ok, Options} = erlmcp_native_options:connection(#{tls => true}),
     <<?TO_CONNECT, 12:64, 1048576:32, Connect/binary>> = vector("vm_connect", Config),
     ?assertEqual({Endpoint, Options}, binary_to_term(Connect)),
+    Same("vm_stderr_next", ?TO_STDERR_NEXT, 12, []),
+    {ok, Given} = erlmcp_native_options:target(child()),
+    {ok, Child} = erlmcp_native_port_child:new(Given),
+    {ok, Plain} = erlmcp_native_options:connection(#{}),
+    <<?TO_CHILD, 12:64, 1048576:32, Start/binary>> = vector("vm_child", Config),
+    ?assertEqual({erlmcp_native_port_child:wire(Child), Plain}, binary_to_term(Start)),
     {ok, Here} = erlmcp_native_options:endpoint(#{port => 0}),
     {ok, Listening} = erlmcp_native_options:listener(#{}),
     <<?TO_LISTEN, 14:64, Listen/binary>> = vector("vm_listen", Config),
@@ -85,6 +91,11 @@ from_the_program(Config) ->
     ?assertEqual(closed, Term("program_down", Down)),
     ?assertEqual({tls, unknown_ca}, Term("program_down_tls", Down)),
     ?assertEqual({posix, eacces}, Term("program_down_posix", Down)),
+    ?assertEqual({exit_status, 3}, Term("program_down_exit_status", Down)),
+    ?assertEqual({signal, 9}, Term("program_down_signal", Down)),
+    ?assertEqual({command, enoent}, Term("program_down_command", Down)),
+    ?assertEqual({cwd, enotdir}, Term("program_down_cwd", Down)),
+    ?assertEqual([<<"line">>, 3, <<195, 169>>], Term("program_stderr", <<?FROM_STDERR, 12:64>>)),
     ?assertEqual({{127, 0, 0, 1}, 4000}, Term("program_listening", <<?FROM_LISTENING, 14:64>>)),
     ?assertEqual(
         #{
@@ -102,6 +113,9 @@ from_the_program(Config) ->
         },
         Term("program_info", <<?FROM_INFO, 12:64, 5:64>>)
     ).
+
+child() ->
+    #{command => "cat", args => ["-u"], env => {only, [{"A", "b"}]}, cwd => "/", stderr => owner}.
 
 frames(Config) ->
     {Cost, Inbound} = pushed(["program_frames", "program_oversized"], Config),

@@ -148,8 +148,7 @@ impl Errors {
         }
     }
 
-    /// Sends what there is, if anything: a list of binaries, and of numbers in the place of lines
-    /// that were dropped. Says whether nothing more will come.
+    /// Sends what there is, if anything, and says whether nothing more will come.
     pub(crate) fn send(&self, send: impl FnOnce(&[u8])) -> bool {
         // Held over the sending: two that send at once would change the order.
         let lines = self.lock();
@@ -157,16 +156,7 @@ impl Errors {
             return true;
         };
         if !lines.is_empty() {
-            let mut out = Writer::new();
-            out.list(lines.len());
-            for line in lines {
-                match line {
-                    Line::Text(text) => out.binary(&text),
-                    Line::Dropped(count) => out.integer(count),
-                };
-            }
-            out.nil();
-            send(&out.finish());
+            send(&lines_term(lines));
         }
         ended
     }
@@ -176,7 +166,24 @@ impl Errors {
     }
 }
 
-fn command(child: &Term) -> Result<Command, Malformed> {
+/// Binaries, and numbers in the place of lines that were dropped.
+pub(crate) fn lines_term(
+    lines: impl IntoIterator<Item = Line, IntoIter: ExactSizeIterator>,
+) -> Vec<u8> {
+    let lines = lines.into_iter();
+    let mut out = Writer::new();
+    out.list(lines.len());
+    for line in lines {
+        match line {
+            Line::Text(text) => out.binary(&text),
+            Line::Dropped(count) => out.integer(count),
+        };
+    }
+    out.nil();
+    out.finish()
+}
+
+pub(crate) fn command(child: &Term) -> Result<Command, Malformed> {
     Ok(Command {
         program: text(child.get("command")?)?,
         args: child

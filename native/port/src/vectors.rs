@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use erlmcp_core::child::{Line, Stderr};
 use erlmcp_core::frame::{Framing, Item};
 use erlmcp_core::inbox::Batch;
 use erlmcp_core::options::{Endpoint, OnOversize};
@@ -18,7 +19,7 @@ use crate::op::{from_vm, to_vm};
 use crate::out::{Body, Out};
 use crate::packet::Packets;
 use crate::term::{Term, Writer};
-use crate::{options, reason, terms};
+use crate::{child, options, reason, terms};
 
 fn file(name: &str) -> String {
     let path = format!(
@@ -118,6 +119,32 @@ fn what_the_vm_sends_about_a_connection() {
 }
 
 #[test]
+fn what_the_vm_sends_about_a_child() {
+    let mut body = expect("vm_child", from_vm::CHILD, 12);
+    assert_eq!(body.get_u32(), 1_048_576);
+    let term = Term::read(&body).unwrap();
+    let [child, given] = term.tuple().unwrap() else {
+        panic!("{term:?}");
+    };
+    let command = child::command(child).unwrap();
+    assert_eq!(command.program, "cat");
+    assert_eq!(command.args, ["-u"]);
+    assert_eq!(command.env, [("A".into(), "b".into())]);
+    assert_eq!(command.cwd, Some("/".into()));
+    assert_eq!(command.grace.input, Duration::from_secs(2));
+    let Stderr::Lines {
+        max_line,
+        per_second,
+    } = command.stderr
+    else {
+        panic!("nothing of standard error");
+    };
+    assert_eq!((max_line, per_second), (4096, None));
+    assert!(Settings::read(given).is_ok());
+    assert!(expect("vm_stderr_next", from_vm::STDERR_NEXT, 12).is_empty());
+}
+
+#[test]
 fn what_the_vm_sends_about_a_listener() {
     let body = expect("vm_listen", from_vm::LISTEN, 14);
     let term = Term::read(&body).unwrap();
@@ -158,6 +185,20 @@ fn what_the_program_sends() {
     send("down_tls", to_vm::DOWN, 12, &[&reason::term(tls)]);
     let posix = Error::Posix(libc::EACCES);
     send("down_posix", to_vm::DOWN, 12, &[&reason::term(posix)]);
+    for (name, error) in [
+        ("down_exit_status", Error::ExitStatus(3)),
+        ("down_signal", Error::Signal(9)),
+        ("down_command", Error::Command(libc::ENOENT)),
+        ("down_cwd", Error::Cwd(libc::ENOTDIR)),
+    ] {
+        send(name, to_vm::DOWN, 12, &[&reason::term(error)]);
+    }
+    let lines = [
+        Line::Text("line".into()),
+        Line::Dropped(3),
+        Line::Text("\u{e9}".into()),
+    ];
+    send("stderr", to_vm::STDERR, 12, &[&child::lines_term(lines)]);
     let here = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 4000)));
     let mut name = Writer::new();
     terms::address(&mut name, Some(&here));
