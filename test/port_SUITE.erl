@@ -8,6 +8,10 @@
 
 -define(WAIT, 10000).
 
+-define(HELLO, 16#01).
+-define(PING, 16#02).
+-define(PONG, 16#82).
+
 all() ->
     [{group, faults}, {group, liars}, {group, program}, {group, node}].
 
@@ -36,6 +40,7 @@ groups() ->
         {program, [
             program_by_hand,
             program_hears_garbage,
+            program_hears_garbage_of_every_kind,
             program_hears_another_version,
             program_hears_nothing,
             program_ends_with_its_input
@@ -328,6 +333,58 @@ program_hears_garbage(_) ->
     ?assertEqual(<<16#83, 0:64>>, from(Port)),
     ?assertEqual(4, status(Port)).
 
+%% Every operation, with bodies that are none, for an id that stands for something and for one that
+%% does not: it is ignored or refused, and nothing breaks.
+program_hears_garbage_of_every_kind(_) ->
+    Bodies = [
+        <<>>, <<0>>, <<1:32>>, <<0:32, 131, 104, 2, 106, 106>>, <<131, 116, 255, 255, 255, 255>>,
+        binary:copy(<<255>>, 100), term_to_binary({#{port => 1}, #{}})
+    ],
+    Packets = [
+        <<Op, Id:64, Body/binary>>
+     || Op <- lists:seq(0, 255), Op =/= ?HELLO, Id <- [2, 7], Body <- Bodies
+    ],
+    Ended = answered(Packets, hand_started_with_connection(), 0),
+    ct:log("~b of ~b packets ended a program", [Ended, length(Packets)]),
+    ?assert(Ended < length(Packets)).
+
+answered([], Port, Ended) ->
+    true = port_close(Port),
+    Ended;
+answered([Packet | Packets], Port, Ended) ->
+    true = port_command(Port, Packet),
+    _ =
+        try
+            port_command(Port, <<?PING, 99:64>>)
+        catch
+            error:badarg -> gone
+        end,
+    case answer(Port) of
+        pong ->
+            answered(Packets, Port, Ended);
+        Status ->
+            ?assert(Status =:= 4 orelse Status =:= epipe, {Packet, Status}),
+            answered(Packets, hand_started_with_connection(), Ended + 1)
+    end.
+
+answer(Port) ->
+    receive
+        {Port, {data, <<?PONG, 99:64>>}} -> pong;
+        {Port, {data, _}} -> answer(Port);
+        {Port, {exit_status, Status}} -> Status;
+        %% It was gone before the question came.
+        {'EXIT', Port, Reason} -> Reason
+    after ?WAIT -> silent
+    end.
+
+hand_started_with_connection() ->
+    Port = hand_started(),
+    true = port_command(Port, <<?HELLO, 0:64, 1:16, 1:32, 2:16, 0>>),
+    {ok, Options} = erlmcp_native_options:connection(#{}),
+    Connect = term_to_binary({#{host => {127, 0, 0, 1}, port => 1}, Options}),
+    true = port_command(Port, <<16#10, 2:64, 100:32, Connect/binary>>),
+    Port.
+
 program_hears_another_version(_) ->
     Port = hand_started(),
     true = port_command(Port, <<1, 0:64, 2:16, "whatever there is in version 2">>),
@@ -441,7 +498,12 @@ use_everything() ->
     ok = be_busy(),
     _ = erlmcp_native:overview(),
     ok = erlmcp_native_log:set_level(info),
-    _ = (catch erlmcp_native_json:decode(<<"{}">>)),
+    _ =
+        try
+            erlmcp_native_json:decode(<<"{}">>)
+        catch
+            error:no_json -> no_json
+        end,
     ok.
 
 native_maps() ->
