@@ -13,7 +13,7 @@ start_link() ->
 init([]) ->
     Children = [
         #{id => log, start => {erlmcp_native_log, start_link, []}},
-        #{id => port, start => {erlmcp_native_port, start_link, []}},
+        #{id => port, start => {erlmcp_native_port_router, start_link, []}},
         #{id => groups, start => {erlmcp_native_beam_groups, start_link, []}},
         %% Before the connections: it ends after them, and sees their last bytes out.
         #{id => stdio, start => {erlmcp_native_stdio, start_link, []}, shutdown => 700000},
