@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Buf, Bytes};
 use erlmcp_core::connection::Message;
-use erlmcp_core::frame::{Framing, Item};
-use erlmcp_core::inbox::{Batch, Status};
+use erlmcp_core::frame::Framing;
+use erlmcp_core::inbox::Status;
 use erlmcp_core::options::Limits;
 use erlmcp_core::{Connection, Event, Info, Sink, State, stdio};
 
 use crate::child::Errors;
-use crate::json::Decoder;
+use crate::frames::{DataPacket, frames_packets, terms_packet};
 use crate::op::{from_vm, to_vm};
 use crate::out::Body;
 use crate::program::{Program, Resident};
@@ -75,13 +75,6 @@ struct Receiving {
     down: bool,
     /// What has been taken and did not fit the window.
     ready: VecDeque<DataPacket>,
-}
-
-/// A packet of frames: what describes them, and they.
-struct DataPacket {
-    op: u8,
-    head: Vec<u8>,
-    data: Bytes,
 }
 
 /// The task of a connection: there is none; it runs; it has to look again.
@@ -397,92 +390,6 @@ impl Message for Outgoing {
             rest
         }
     }
-}
-
-fn is_frame(item: &Item) -> bool {
-    matches!(item, Item::Frame { .. })
-}
-
-/// Packets of the frames of a batch, and of what stands for those that were discarded.
-fn frames_packets(batch: &Batch) -> Vec<DataPacket> {
-    let runs = batch.items.chunk_by(|a, b| is_frame(a) && is_frame(b));
-    let packets = runs.map(|run| match run {
-        [Item::Oversized(len)] => DataPacket {
-            op: to_vm::OVERSIZED,
-            head: len.to_be_bytes().to_vec(),
-            data: Bytes::new(),
-        },
-        items => {
-            let (head, data) = frames(items, &batch.data);
-            DataPacket {
-                op: to_vm::FRAMES,
-                head,
-                data,
-            }
-        }
-    });
-    packets.collect()
-}
-
-/// One packet for all: it is made anew in any case.
-fn terms_packet(batches: &[Batch]) -> VecDeque<DataPacket> {
-    if batches.is_empty() {
-        return VecDeque::new();
-    }
-    let (head, terms) = terms_of(batches);
-    VecDeque::from([DataPacket {
-        op: to_vm::JSON,
-        head,
-        data: terms.into(),
-    }])
-}
-
-/// How many frames, where each begins and how long it is, and the bytes that these places are in.
-pub(crate) fn frames(items: &[Item], data: &Bytes) -> (Vec<u8>, Bytes) {
-    let places = items.iter().filter_map(|item| match item {
-        Item::Frame { start, len } => Some((*start, *len)),
-        Item::Oversized(_) => None,
-    });
-    let first = places.clone().next().map_or(0, |(start, _)| start);
-    let end = places
-        .clone()
-        .next_back()
-        .map_or(0, |(start, len)| start + len);
-    let mut table = Vec::with_capacity(4 + 8 * items.len());
-    table.extend((items.len() as u32).to_be_bytes());
-    for (start, len) in places {
-        table.extend(((start - first) as u32).to_be_bytes());
-        table.extend((len as u32).to_be_bytes());
-    }
-    let end = end.min(data.len());
-    (table, data.slice(first.min(end)..end))
-}
-
-/// How many items, how long each was, and the list of them.
-pub(crate) fn terms_of(batches: &[Batch]) -> (Vec<u8>, Vec<u8>) {
-    let count = batches.iter().map(|batch| batch.items.len()).sum();
-    let mut table = Vec::with_capacity(4 + 4 * count);
-    table.extend((count as u32).to_be_bytes());
-    let mut out = Writer::new();
-    out.list(count);
-    let mut decoder = Decoder::new(out);
-    for Batch { data, items } in batches {
-        for item in items {
-            let len = match item {
-                Item::Frame { start, len } => {
-                    decoder.item(data.get(*start..start + len).unwrap_or_default());
-                    *len
-                }
-                Item::Oversized(len) => {
-                    decoder.out().tuple(2).atom("oversized").integer(*len);
-                    0
-                }
-            };
-            table.extend((len as u32).to_be_bytes());
-        }
-    }
-    decoder.out().nil();
-    (table, decoder.finish())
 }
 
 /// `erlmcp_native:socket_info()`.

@@ -7,6 +7,7 @@
 mod child;
 mod connection;
 mod exec;
+mod frames;
 mod guard;
 mod hello;
 mod http_client;

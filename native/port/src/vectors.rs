@@ -12,7 +12,8 @@ use erlmcp_core::options::{Endpoint, OnOversize};
 use erlmcp_core::stream::Address;
 use erlmcp_core::{Error, Info, State, TlsError};
 
-use crate::connection::{Settings, frames, info_term, terms_of};
+use crate::connection::{Settings, info_term};
+use crate::frames::{frames, terms_of};
 use crate::hello::{self, Hello, Refused};
 use crate::json::Decoder;
 use crate::op::{from_vm, to_vm};
