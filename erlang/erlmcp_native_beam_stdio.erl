@@ -177,7 +177,6 @@ loop(#state{in = In, out = Out, owner = Owner, monitor = Monitor} = S) ->
         {In, {data, Data}} ->
             loop(pause(pass(arrived({data, Data}, byte_size(Data), S))));
         {In, eof} ->
-            true = port_close(In),
             loop(ended(closed, S));
         {'EXIT', In, Reason} ->
             loop(ended(reason(Reason), S));
@@ -216,8 +215,19 @@ arrived(Arrival, Size, #state{arrivals = Arrivals, bytes = Bytes} = S) ->
     S#state{arrivals = queue:in(Arrival, Arrivals), bytes = Bytes + Size}.
 
 ended(Reason, #state{in = In} = S) ->
-    _ = [catch port_close(In) || is_port(In)],
+    ok = close_input(In),
     pass(arrived({lost, Reason}, 0, S#state{in = ended})).
+
+%% It may have been closed by an error.
+close_input(In) when is_port(In) ->
+    try
+        true = port_close(In),
+        ok
+    catch
+        error:badarg -> ok
+    end;
+close_input(_) ->
+    ok.
 
 pause(#state{bytes = Bytes, high_water = HighWater, in = In} = S) when
     Bytes >= HighWater, is_port(In)
@@ -237,7 +247,7 @@ size_of({lost, _}) -> 0.
 
 %% Somebody may still read what is queued, however late. The end of the node does not wait for it.
 finish(#state{in = In, out = Out}) ->
-    _ = [catch port_close(In) || is_port(In)],
+    ok = close_input(In),
     flush(Out, ?FIRST_LOOK_MS).
 
 flush(Out, WaitMs) ->

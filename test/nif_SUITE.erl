@@ -44,7 +44,10 @@ garbage_arguments(_) ->
         F =/= module_info,
         F =/= status,
         F =/= is_loaded,
-        F =/= set_workers
+        F =/= set_workers,
+        %% Lawful, they take the standard input and output of the tests.
+        F =/= stdio_claim,
+        F =/= stdio_open
     ],
     ?assertEqual(lists:sort(Exports), lists:sort([{F, length(Args)} || {F, Args} <- Lawful])),
     [apply(erlmcp_native_nif, F, Args) || {F, Args} <- Lawful],
@@ -55,6 +58,7 @@ garbage_arguments(_) ->
         Term <- garbage()
     ],
     [call(F, [Term || _ <- Args]) || {F, Args} <- Lawful, Term <- garbage()],
+    [?assertError(badarg, erlmcp_native_nif:stdio_open(Term)) || Term <- garbage()],
     ok = erlmcp_native_log:set_level(warning),
     ?assertEqual(loaded, erlmcp_native_nif:status()).
 
@@ -117,6 +121,7 @@ lawful() ->
         {http_close, [Server]},
         {log_to, [whereis(erlmcp_native_log), warning]},
         {metrics_read, []},
+        {stdio_is_leaving, []},
         {json_words, []},
         {json_decode, Decode},
         {json_decode_dirty, Decode},

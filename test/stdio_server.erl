@@ -77,8 +77,11 @@ frame(<<"!native">>, Conn, _) ->
     ok = file:write_file("/proc/self/fd/1", "STRAY from native code\n"),
     reply(Conn, "printed");
 frame(<<"!panic">>, Conn, _) ->
-    {'EXIT', _} = (catch erlmcp_native_nif:connection_take(not_a_reference, 1, 1)),
-    reply(Conn, "panicked");
+    try
+        erlmcp_native_nif:connection_take(not_a_reference, 1, 1)
+    catch
+        error:_ -> reply(Conn, "panicked")
+    end;
 frame(<<"!pid">>, Conn, _) ->
     reply(Conn, os:getpid());
 frame(<<"!again">>, Conn, Options) ->
