@@ -5,6 +5,7 @@
 
 -export([open/2, take/3, send/2, sender/1, send_direct/2, handle_info/2, close/1, give/2, info/1]).
 -export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
+-export([claim_stdio/0]).
 
 -record(socket, {
     id :: non_neg_integer(),
@@ -134,3 +135,8 @@ listener_info(#listener{ref = Ref}) ->
 -spec listener_close(#listener{}) -> ok.
 listener_close(#listener{ref = Ref}) ->
     erlmcp_native_nif:listener_close(Ref).
+
+%% @doc Puts the node's own standard input and output aside, before there is a connection over them.
+-spec claim_stdio() -> ok | {error, erlmcp_native_stdio:refusal()}.
+claim_stdio() ->
+    erlmcp_native_nif:stdio_claim().

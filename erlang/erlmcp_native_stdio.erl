@@ -134,7 +134,7 @@ reader(_, Reader) -> Reader.
 %% @doc Keeps what Erlang code prints away from standard output, as far as the path can.
 -spec protect(erlmcp_native_path:path()) -> ok | {error, refusal()}.
 protect(nif) ->
-    erlmcp_native_nif:stdio_claim();
+    erlmcp_native_nif_path:claim_stdio();
 protect(_) ->
     erlmcp_native_user:take_over().
 
