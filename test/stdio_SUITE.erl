@@ -72,7 +72,7 @@ init_per_testcase(Case, Config) ->
 
 end_per_testcase(_, Config) ->
     case file:read_file(in_dir("pid", Config)) of
-        {ok, Pid} -> os:cmd("kill -KILL " ++ binary_to_list(string:trim(Pid)));
+        {ok, Pid} -> kill(binary_to_list(string:trim(Pid)));
         {error, enoent} -> ok
     end.
 
@@ -413,11 +413,15 @@ status(#{port := Port}) ->
 
 stop(#{port := Port} = Node) ->
     case erlang:port_info(Port, os_pid) of
-        {os_pid, Pid} -> os:cmd("kill -KILL " ++ integer_to_list(Pid));
+        {os_pid, Pid} -> kill(integer_to_list(Pid));
         undefined -> ok
     end,
     _ = status(Node),
     ok.
+
+%% The node is the child of `timeout', which has this number.
+kill(Pid) ->
+    os:cmd("pkill -KILL -P " ++ Pid ++ "; kill -KILL " ++ Pid).
 
 %% What the server has said of itself on standard error.
 said(Beginning, Config) ->
