@@ -228,7 +228,7 @@ options_refused(_) ->
             {minimal(#{no_such => 1}), {option, no_such, 1}},
             {minimal(#{owner => me}), {option, owner, me}},
             {minimal(#{guard => both}), {option, guard, both}},
-            {minimal(#{path => port}), {option, path, port}},
+            {minimal(#{path => rust}), {option, path, rust}},
             {minimal(#{max_owner_queue => 0}), {option, max_owner_queue, 0}},
             {minimal(#{max_owner_bytes => -1}), {option, max_owner_bytes, -1}},
             {minimal(#{max_answer_bytes => 0}), {option, max_answer_bytes, 0}},
