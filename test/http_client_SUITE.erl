@@ -204,7 +204,7 @@ options_refused(_) ->
      || {Key, V} <- [
             {no_such, 1}, {headers, [{"a b", "c"}]}, {headers, [{"a", "b\r\nc: d"}]},
             {headers, [{"Mcp-Session-Id", "x"}]}, {headers, [{"Host", "x"}]}, {timeout_ms, 0},
-            {path, port}, {retries, -1}, {owner, me}, {max_connections, 0}
+            {path, rust}, {retries, -1}, {owner, me}, {max_connections, 0}
         ]
     ],
     ?assertEqual({error, {option, url, "x"}}, ?CLIENT:start("x", #{})),
