@@ -75,7 +75,8 @@ options(Options) ->
 
 %% To the path the end of input is one direction's: there are answers to come.
 complete(Own, {ok, #{half_close := HalfClose, linger_ms := Linger} = Connection}) ->
-    Stdio = maps:merge(?DEFAULTS#{half_close => HalfClose, linger_ms => Linger}, Own),
+    Given = Own#{half_close => HalfClose, linger_ms => Linger},
+    Stdio = maps:merge(?DEFAULTS, Given),
     {ok, Connection#{half_close := true, stdio => Stdio}};
 complete(_, {error, _} = Error) ->
     Error.
