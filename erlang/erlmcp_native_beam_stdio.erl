@@ -7,6 +7,8 @@
 %% process; the port never suspends a sender, its queue is looked at instead.
 -module(erlmcp_native_beam_stdio).
 
+-include_lib("kernel/include/file.hrl").
+
 -export([open/1, leaving/1, arm/1, send/4, queued/1, give/2, close/1]).
 -export([keys/1, waiting/1, handle_info/2]).
 
@@ -49,8 +51,12 @@ open(Options) ->
 is_same_stream() ->
     Identify = fun(Fd) ->
         case file:read_file_info(["/proc/self/fd/", integer_to_list(Fd)], [raw]) of
-            {ok, Info} when element(3, Info) =/= device -> {element(10, Info), element(12, Info)};
-            _ -> {unknown, Fd}
+            {ok, #file_info{type = Type, major_device = Device, inode = Inode}} when
+                Type =/= device
+            ->
+                {Device, Inode};
+            _ ->
+                {unknown, Fd}
         end
     end,
     Identify(1) =:= Identify(2).
