@@ -209,7 +209,7 @@ answer_in_chunks_cut_anywhere(Config) ->
         ?assertMatch({200, _, {done, <<"hello0123456789!">>}}, answer(request(get_request())))
      || _ <- lists:seq(1, byte_size(Stream))
     ],
-    counts(#{connections := 1, active := 0}).
+    counts(#{connections => 1, active => 0}).
 
 pieces(Stream, Size) when byte_size(Stream) > Size ->
     <<Piece:Size/binary, Rest/binary>> = Stream,
@@ -481,7 +481,7 @@ unfit_requests(Config) ->
         Get#{headers := [{<<>>, <<"z">>}]}
     ],
     [?assertMatch({R, {error, {option, _, _}}}, {R, request(R)}) || R <- Unfit],
-    counts(#{connections := 0, active := 0, queued := 0}).
+    counts(#{connections => 0, active => 0, queued => 0}).
 
 address_of_the_other_family(Config) ->
     Loopback = {0, 0, 0, 0, 0, 0, 0, 1},
@@ -507,7 +507,7 @@ connection_is_kept(Config) ->
     start(Config, http_peers:serve(fun http_peers:echo/1)),
     Ports = [begin {200, _, {done, P}} = answer(request(get_request())), P end || _ <- [1, 2, 3]],
     ?assertMatch([_], lists:usort(Ports)),
-    counts(#{connections := 1, active := 0, queued := 0}).
+    counts(#{connections => 1, active => 0, queued => 0}).
 
 last_used_is_used_first(Config) ->
     start(Config, gated()),
@@ -556,7 +556,7 @@ closed_when_the_server_says_so(Config) ->
     _ = teller(closed),
     {200, _, {done, <<>>}} = answer(request(get_request())),
     _ = teller(closed),
-    counts(#{active := 0}).
+    counts(#{active => 0}).
 
 closed_when_idle(Config) ->
     start(Config, http_peers:serve(fun(Conn) ->
@@ -615,20 +615,20 @@ bounds_of_pool_and_queue(Config) ->
     Ids = [request(get_request()) || _ <- lists:seq(1, 4)],
     ?assertEqual({error, busy}, request(get_request())),
     Servers = [gate(), gate()],
-    counts(#{active := 2, queued := 2}),
+    counts(#{active => 2, queued => 2}),
     ok = quiet(50),
     ?assertEqual(2, length([opened || opened <- told()])),
     [Pid ! {go, <<"1">>} || Pid <- Servers],
     [{200, _, {done, <<"1">>}} = answer(Id) || Id <- lists:sublist(Ids, 2)],
     Next = [gate(), gate()],
-    counts(#{active := 2, queued := 0}),
+    counts(#{active => 2, queued => 0}),
     More = [request(get_request()), request(get_request())],
     ?assertEqual({error, busy}, request(get_request())),
     [Pid ! {go, <<"2">>} || Pid <- Next],
     [{200, _, {done, <<"2">>}} = answer(Id) || Id <- lists:nthtail(2, Ids)],
     [gate() ! {go, <<"3">>} || _ <- [1, 2]],
     [{200, _, {done, <<"3">>}} = answer(Id) || Id <- More],
-    counts(#{connections := 2, active := 0, queued := 0}).
+    counts(#{connections => 2, active => 0, queued => 0}).
 
 no_queue(Config) ->
     start(Config, gated(), #{max_connections => 1, max_queue => 0, protocols => [http1]}),
@@ -647,7 +647,7 @@ head_timeout(Config) ->
     Id = request((get_request())#{timeout_ms := 100}),
     ?assertEqual({failed, Id, #{reason => timeout, safe => false}}, event(Id)),
     _ = teller(closed),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 silent(Conn) ->
     _ = http_peers:request(Conn),
@@ -709,7 +709,7 @@ timeout_in_the_queue(Config) ->
     ?assertEqual({failed, Second, #{reason => timeout, safe => true}}, event(Second)),
     gate() ! {go, <<"1">>},
     {200, _, {done, <<"1">>}} = answer(First),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 %% Cancelling.
 
@@ -718,7 +718,7 @@ cancel_in_the_queue(Config) ->
     [First, Second, Third] = [request(get_request()) || _ <- lists:seq(1, 3)],
     Server = gate(),
     cancel(Second),
-    counts(#{active := 1, queued := 1}),
+    counts(#{active => 1, queued => 1}),
     Server ! {go, <<"1">>},
     {200, _, {done, <<"1">>}} = answer(First),
     gate() ! {go, <<"3">>},
@@ -733,7 +733,7 @@ cancel_while_dialling(Config) ->
     cancel(Id),
     ok = quiet(50),
     ?assertEqual([], events()),
-    counts(#{connections := 0, active := 0, queued := 0}).
+    counts(#{connections => 0, active => 0, queued => 0}).
 
 cancel_before_the_head(Config) ->
     start(Config, http_peers:serve(fun silent/1)),
@@ -742,7 +742,7 @@ cancel_before_the_head(Config) ->
     cancel(Id),
     ?assertEqual(Server, teller(closed)),
     ?assertEqual([], events()),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 cancel_in_the_body(Config) ->
     start(Config, http_peers:serve(fun(Conn) ->
@@ -756,7 +756,7 @@ cancel_in_the_body(Config) ->
     cancel(Id),
     _ = teller(closed),
     ?assertEqual([], events()),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 cancel_what_is_over(Config) ->
     start(Config, http_peers:serve(fun http_peers:echo/1)),
@@ -923,7 +923,7 @@ once(Conn) ->
 refused(Config) ->
     start(Config, http_peers:free_port()),
     ?assertEqual({failed, #{reason => refused, safe => true}}, answer(request(post(<<"x">>)))),
-    counts(#{connections := 0, active := 0}).
+    counts(#{connections => 0, active => 0}).
 
 black_hole(Config) ->
     start(Config, http_peers:black_hole(), #{connect_timeout_ms => 100}),
@@ -931,7 +931,7 @@ black_hole(Config) ->
     start(Config, http_peers:black_hole()),
     Id = request((post(<<"x">>))#{timeout_ms := 100}),
     ?assertEqual({failed, #{reason => timeout, safe => true}}, answer(Id)),
-    counts(#{connections := 0, active := 0}).
+    counts(#{connections => 0, active => 0}).
 
 no_such_name(Config) ->
     Origin = #{scheme => http, host => <<"no-such-name.invalid">>, port => 80},
@@ -1058,7 +1058,7 @@ tls_cancel_in_the_upload(Config) ->
     Server ! read,
     ?assertEqual(Server, teller(closed)),
     ?assertEqual([], events()),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 tls_in_bulk(Config) ->
     Port = http_peers:serve(fun http_peers:echo/1, #{tls => server(Config, "server")}),
@@ -1153,7 +1153,7 @@ httpd(Config) ->
     {200, Headers, {done, <<>>}} = answer(request(Get#{method := <<"HEAD">>})),
     ?assertEqual(<<"5242880">>, proplists:get_value(<<"content-length">>, Headers)),
     {404, _, {done, _}} = answer(request(Get#{target := <<"/none">>})),
-    counts(#{active := 0}),
+    counts(#{active => 0}),
     ok = inets:stop(httpd, Httpd).
 
 cowboy(Config) ->
@@ -1222,7 +1222,7 @@ many_requests(Config) ->
     start(Config, http_peers:serve(fun http_peers:echo/1), #{max_connections => 8}),
     Ids = [{request(post(integer_to_binary(N))), integer_to_binary(N)} || N <- lists:seq(1, 500)],
     [?assertMatch({200, _, {done, Body}}, answer(Id)) || {Id, Body} <- Ids],
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 anything_goes(Config) ->
     Port = http_peers:serve(fun http_client_chaos:serve/1),
@@ -1234,7 +1234,7 @@ anything_goes(Config) ->
     put(client, Client),
     ?assert(Ended > 100, Ended),
     ok = quiet(50),
-    counts(#{active := 0, queued := 0}).
+    counts(#{active => 0, queued => 0}).
 
 %% HTTP/2, on the path that has it.
 
