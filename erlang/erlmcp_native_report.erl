@@ -15,8 +15,9 @@
 -type transport() :: stdio | tcp | http | registry | runtime.
 %% What is not about a transport is about the registry or the runtime.
 
--type path() :: nif | port | beam | erlmcp05.
-%% `erlmcp05' is the technique of erlmcp 0.5, measured in the same run.
+-type path() :: nif | port | beam | all | erlmcp05.
+%% `all' is what is the same on every path; `erlmcp05' the technique of erlmcp 0.5, measured in the
+%% same run.
 
 -type severity() :: low | medium | high | critical.
 

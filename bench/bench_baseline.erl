@@ -1,0 +1,7 @@
+%% @doc What the analyses compare with, where they are run from here: the techniques of erlmcp 0.5.
+-module(bench_baseline).
+
+-export([registry/0]).
+
+-spec registry() -> module().
+registry() -> bench_line_registry.
