@@ -5,7 +5,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, send/2, close/1]).
+-export([start_link/1, start_link/2, send/2, close/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% Its default for both socket buffers.
@@ -14,7 +14,12 @@
 %% @doc Connects before it returns. The caller is the owner.
 -spec start_link(inet:port_number()) -> {ok, pid()}.
 start_link(Port) ->
-    gen_server:start_link(?MODULE, {Port, self()}, []).
+    start_link(Port, self()).
+
+%% @doc The same for another owner.
+-spec start_link(inet:port_number(), pid()) -> {ok, pid()}.
+start_link(Port, Owner) ->
+    gen_server:start_link(?MODULE, {Port, Owner}, []).
 
 -spec send(pid(), iodata()) -> ok.
 send(Pid, Data) ->

@@ -24,7 +24,9 @@ init([]) ->
         supervisor(erlmcp_native_http_sup),
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
     ],
-    {ok, {#{strategy => one_for_one}, Children}}.
+    %% None of them needs another: with OTP's one restart in 5 s, two that fail for reasons of their
+    %% own would end all connections.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, Children}}.
 
 supervisor(Module) ->
     #{id => Module, start => {Module, start_link, []}, type => supervisor}.
