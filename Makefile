@@ -1,6 +1,6 @@
 # make setup installs from Debian's packages what is missing; the targets that need it call it.
 
-.PHONY: all compile test check bench demo soak otp-matrix clean setup libraries peers ct rust-test properties
+.PHONY: all compile test check check-macos bench demo soak otp-matrix clean setup libraries peers ct rust-test properties
 
 # A table and _build/bench/results.json; CASE=name measures one case.
 CASE =
@@ -40,6 +40,10 @@ check: setup
 	sh test/takeover_check.sh
 	sh test/format.sh
 	sh test/structure.sh
+
+# Whether the Rust code compiles for macOS too. Needs rustup.
+check-macos:
+	sh test/macos.sh
 
 bench: peers
 	sh bench/run.sh $(CASE)

@@ -109,10 +109,20 @@ pub(crate) fn unix_address(address: unix::SocketAddr) -> Address {
     if let Some(path) = address.as_pathname() {
         return Address::Path(path.to_owned());
     }
-    match address.as_abstract_name() {
+    match abstract_name(&address) {
         Some(name) => Address::Abstract(name.to_owned()),
         None => Address::Unnamed,
     }
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_name(address: &unix::SocketAddr) -> Option<&[u8]> {
+    address.as_abstract_name()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_name(_: &unix::SocketAddr) -> Option<&[u8]> {
+    None
 }
 
 /// The halves of a pair.

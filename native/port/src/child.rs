@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +52,8 @@ impl Host for Parent {
 pub(crate) fn die_with_parent(command: &mut process::Command) {
     #[cfg(target_os = "linux")]
     {
+        use std::os::unix::process::CommandExt;
+
         let parent = process::id();
         // SAFETY: between fork and exec only calls that are async-signal-safe are allowed: these are
         // bare system calls, and nothing is allocated.
