@@ -100,13 +100,15 @@ stop(Failures) ->
     halt(1).
 
 measure(#{cases := [#{name := Name} | _], variants := Variants, runs := Runs} = Group) ->
+    Begun = erlang:monotonic_time(second),
     Context = (maps:get(setup, Group, fun() -> none end))(),
     {Live, Unfit} = warm_up(Group, Context),
     Rounds = lists:max([maps:get(runs, Variant, Runs) || Variant <- Variants]),
     {Samples, Failed} = rounds(1, Rounds, Live, Runs, Context, #{}, []),
     (maps:get(teardown, Group, fun(_) -> ok end))(Context),
     Result = bench_report:result(Group, Samples),
-    io:format("~s: ~s~n", [Name, bench_report:brief(Result)]),
+    Taken = erlang:monotonic_time(second) - Begun,
+    io:format("~s (~b s): ~s~n", [Name, Taken, bench_report:brief(Result)]),
     {Result, [{Name, Path, Reason} || {Path, Reason} <- Unfit ++ Failed]}.
 
 warm_up(#{warm_up := false, variants := Variants}, _) ->
