@@ -1,10 +1,13 @@
 %% @doc What the analyses compare with, where they are run from here: the techniques of erlmcp 0.5.
 -module(bench_baseline).
 
--export([registry/0, tree/0]).
+-export([registry/0, tree/0, client/0]).
 
 -spec registry() -> module().
 registry() -> bench_line_registry.
 
 -spec tree() -> module().
 tree() -> bench_line_tree.
+
+-spec client() -> module().
+client() -> bench_line_reconnect.

@@ -1,5 +1,5 @@
-%% @doc A server that sends every message back, for measurements: called in a VM of its own, where it
-%% lives as long as that.
+%% @doc A server that sends every message back, for measurements: called in a VM of its own, where
+%% it lives as long as that.
 -module(erlmcp_native_analysis_echo).
 
 -export([tcp/2]).

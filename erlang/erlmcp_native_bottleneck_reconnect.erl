@@ -1,0 +1,269 @@
+%% @doc How soon a connection is there again after its server is, by the kind of failure.
+%%
+%% Clients are connected through {@link erlmcp_native_fault_proxy} to a server in a VM of its own.
+%% In each round they begin anew; then the proxy fails for a while in one way (an outage, whose
+%% length is drawn), the connections that stand included, and passes again. A client is back when a
+%% message has gone to the server and returned; what counts is when the connection that carried it
+%% stood. Of child processes there are two kinds: killed (a reset) and ended by SIGTERM (shut down).
+-module(erlmcp_native_bottleneck_reconnect).
+
+-export([run/1]).
+
+%% Called in the other VM.
+-export([measure/4]).
+
+-export_type([kind/0]).
+
+-type kind() :: refused | reset | shutdown | timeout.
+
+-define(CLIENTS, 20).
+-define(CHILDREN, 5).
+-define(ROUNDS, 5).
+-define(CONNECT_TIMEOUT_MS, 500).
+%% What the technique of erlmcp 0.5 waits, whatever its options say.
+-define(THEIR_CONNECT_TIMEOUT_MS, 5000).
+-define(OUTAGE_MS, {50, 1000}).
+%% Longer than it takes anybody who comes back at all.
+-define(GIVE_UP_MS, 30000).
+
+%% @doc Options: `paths', `baseline', `rounds', `clients'.
+-spec run(map()) -> erlmcp_native_report:analysis().
+run(Options) ->
+    Paths = maps:get(paths, Options, [nif, port, beam]),
+    Clients = [{Path, erlmcp_native_reconnect_client} || Path <- Paths] ++ baseline(Options),
+    erlmcp_native_progress:say(Options, "reconnect: ~p at once", [[P || {P, _} <- Clients]]),
+    Measured = lists:append(
+        erlmcp_native_parallel:map(fun(Client) -> measured(Client, Options) end, Clients)
+    ),
+    #{
+        name => reconnection,
+        rows => [row(M) || M <- Measured] ++ success(Measured),
+        metrics => metrics([M || #{path := Path} = M <- Measured, Path =:= hd(Paths)]),
+        evidence => Measured
+    }.
+
+baseline(#{baseline := Baseline}) when Baseline =/= none -> [{erlmcp05, Baseline:client()}];
+baseline(_) -> [].
+
+measured({Path, Module}, Options) ->
+    erlmcp_native_analysis_vm:with(beam, [], fun(Server) ->
+        Port = erlmcp_native_analysis_vm:call(
+            Server, erlmcp_native_analysis_echo, tcp, [0, beam]
+        ),
+        erlmcp_native_analysis_vm:with(Path, [], fun(Vm) ->
+            Sizes = #{
+                rounds => rounds(Path, Options),
+                clients => maps:get(clients, Options, ?CLIENTS),
+                children => ?CHILDREN
+            },
+            erlmcp_native_analysis_vm:call(Vm, ?MODULE, measure, [Module, Path, Port, Sizes])
+        end)
+    end).
+
+%% A round of theirs takes seconds; more would only take longer.
+rounds(erlmcp05, Options) -> min(2, rounds(nif, Options));
+rounds(_, Options) -> maps:get(rounds, Options, ?ROUNDS).
+
+%% @private
+-spec measure(module(), erlmcp_native_report:path(), inet:port_number(), map()) -> [map()].
+measure(Module, Path, Port, Sizes) ->
+    {ok, Proxy} = erlmcp_native_fault_proxy:start_link(#{port => Port}),
+    Tcp = [tcp(Kind, Module, Path, Proxy, Sizes) || Kind <- [refused, reset, shutdown, timeout]],
+    ok = erlmcp_native_fault_proxy:stop(Proxy),
+    Tcp ++ [stdio(Kind, Path, Sizes) || Path =/= erlmcp05, Kind <- [reset, shutdown]].
+
+tcp(Kind, Module, Path, Proxy, #{rounds := Rounds, clients := Count}) ->
+    #{port := Port} = erlmcp_native_fault_proxy:endpoint(Proxy),
+    Start = fun() -> Module:connect(#{port => Port}, Path, ?CONNECT_TIMEOUT_MS) end,
+    All = [
+        begin
+            Clients = begun(Module, Start, Count),
+            At = outage(Kind, Proxy),
+            Back = [back(Client, At) || Client <- Clients],
+            _ = [ended(Client) || Client <- Clients],
+            Back
+        end
+     || _ <- lists:seq(1, Rounds)
+    ],
+    result(tcp, Kind, Path, lists:append(All)).
+
+%% Fails in one way, the connections that stand included; the time when the server is back.
+outage(Kind, Proxy) ->
+    ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => mode(Kind)}),
+    {ok, _} = erlmcp_native_fault_proxy:cut(Proxy, cut(Kind)),
+    {Min, Max} = ?OUTAGE_MS,
+    receive
+    after Min + rand:uniform(Max - Min) -> ok
+    end,
+    At = erlang:monotonic_time(),
+    ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => pass}),
+    At.
+
+mode(refused) -> refuse;
+mode(Kind) -> Kind.
+
+cut(reset) -> reset;
+cut(_) -> shutdown.
+
+stdio(Kind, Path, #{rounds := Rounds, children := Count}) ->
+    Start = fun() -> erlmcp_native_reconnect_client:child(Path) end,
+    All = [
+        begin
+            Clients = begun(erlmcp_native_reconnect_client, Start, Count),
+            Pids = [os_pid(Client) || Client <- Clients],
+            At = erlang:monotonic_time(),
+            [] = os:cmd(lists:flatten(["kill ", signal(Kind), lists:join(" ", Pids)])),
+            Back = [back(Client, At) || Client <- Clients],
+            _ = [ended(Client) || Client <- Clients],
+            Back
+        end
+     || _ <- lists:seq(1, Rounds)
+    ],
+    result(stdio, Kind, Path, lists:append(All)).
+
+signal(reset) -> "-9 ";
+signal(shutdown) -> "-15 ".
+
+%% A process for each client, which says when it is back.
+begun(Module, Start, Count) ->
+    Self = self(),
+    Clients = [
+        spawn_link(fun() ->
+            {ok, Pid} = Start(),
+            client(Self, Module, Pid, none, [])
+        end)
+     || _ <- lists:seq(1, Count)
+    ],
+    Now = erlang:monotonic_time(),
+    _ = [{true, _, _} = back(Client, Now - 1) || Client <- Clients],
+    Clients.
+
+client(Parent, Module, Pid, Since, Reasons) ->
+    receive
+        {tell, os_pid} ->
+            Parent ! {self(), Module:os_pid(Pid)},
+            client(Parent, Module, Pid, Since, Reasons);
+        stop ->
+            Module:close(Pid);
+        Message ->
+            case Module:event(Message) of
+                connected ->
+                    _ = Module:send(Pid, <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}">>),
+                    client(Parent, Module, Pid, erlang:monotonic_time(), Reasons);
+                answer ->
+                    Parent ! {self(), back, Since, Reasons},
+                    client(Parent, Module, Pid, Since, []);
+                {down, Reason} ->
+                    client(Parent, Module, Pid, Since, [Reason | Reasons]);
+                other ->
+                    client(Parent, Module, Pid, Since, Reasons)
+            end
+    end.
+
+%% An answer over a connection that stood before the server was away is not one of the return.
+back(Client, At) ->
+    receive
+        {Client, back, Since, Reasons} when Since >= At -> {true, Since - At, Reasons};
+        {Client, back, _, _} -> back(Client, At)
+    after ?GIVE_UP_MS -> {false, 0, []}
+    end.
+
+os_pid(Client) ->
+    Client ! {tell, os_pid},
+    receive
+        {Client, OsPid} when is_integer(OsPid) -> integer_to_list(OsPid)
+    end.
+
+ended(Client) ->
+    Monitor = monitor(process, Client),
+    Client ! stop,
+    receive
+        {'DOWN', Monitor, process, Client, _} -> ok
+    end.
+
+result(Transport, Kind, Path, Back) ->
+    Times = [
+        erlang:convert_time_unit(Native, native, microsecond) / 1000
+     || {true, Native, _} <- Back
+    ],
+    #{
+        transport => Transport,
+        kind => Kind,
+        path => Path,
+        tries => length(Back),
+        successes => length(Times),
+        connect_timeout_ms => connect_timeout(Path),
+        back_ms => erlmcp_native_statistics:summary(Times),
+        reasons => reasons(lists:append([Reasons || {_, _, Reasons} <- Back]))
+    }.
+
+connect_timeout(erlmcp05) -> ?THEIR_CONNECT_TIMEOUT_MS;
+connect_timeout(_) -> ?CONNECT_TIMEOUT_MS.
+
+%% How often the owner was told which reason.
+reasons(Reasons) ->
+    lists:foldl(
+        fun(Reason, Acc) -> maps:update_with(Reason, fun(N) -> N + 1 end, 1, Acc) end,
+        #{},
+        [iolist_to_binary(io_lib:format("~0p", [Reason])) || Reason <- Reasons]
+    ).
+
+row(#{transport := Transport, kind := Kind, path := Path, back_ms := Back} = Measured) ->
+    #{count := Count, p95 := P95} = Back,
+    erlmcp_native_report:row(name(Kind), #{
+        transport => Transport,
+        path => Path,
+        value => value(Kind, Count, P95, Measured),
+        samples => Count,
+        spread => maps:with([min, p50, p90, p99, max], Back),
+        note => note(Kind, Measured)
+    }).
+
+name(refused) -> reconnect_refused_p95;
+name(reset) -> reconnect_reset_p95;
+name(shutdown) -> reconnect_shutdown_p95;
+name(timeout) -> reconnect_timeout_p95.
+
+value(_, 0, _, _) -> null;
+value(timeout, _, P95, #{connect_timeout_ms := Timeout}) -> max(0, P95 - Timeout);
+value(_, _, P95, _) -> P95.
+
+note(timeout, #{connect_timeout_ms := Timeout}) ->
+    iolist_to_binary(io_lib:format("connect timeout ~b ms", [Timeout]));
+note(_, #{successes := 0}) ->
+    <<"never came back">>;
+note(_, _) ->
+    null.
+
+success(Measured) ->
+    Cases = lists:usort([{T, P} || #{transport := T, path := P} <- Measured]),
+    [
+        begin
+            Of = [M || #{transport := T, path := P} = M <- Measured, T =:= Transport, P =:= Path],
+            Tries = lists:sum([N || #{tries := N} <- Of]),
+            Successes = lists:sum([N || #{successes := N} <- Of]),
+            erlmcp_native_report:row(reconnect_success, #{
+                transport => Transport,
+                path => Path,
+                value => 100 * Successes / Tries,
+                samples => Tries
+            })
+        end
+     || {Transport, Path} <- Cases
+    ].
+
+metrics(Measured) ->
+    Tries = lists:sum([N || #{tries := N} <- Measured]),
+    Successes = lists:sum([N || #{successes := N} <- Measured]),
+    Means = [{Mean * 1000, Count} || #{back_ms := #{mean := Mean, count := Count}} <- Measured],
+    Failures = lists:sum([
+        lists:sum(maps:values(Reasons))
+     || #{reasons := Reasons} <- Measured
+    ]),
+    #{
+        avg_reconnect_time => lists:sum([M * N || {M, N} <- Means]) / max(1, Successes),
+        max_reconnect_time => 1000 * lists:max([Max || #{back_ms := #{max := Max}} <- Measured]),
+        backoff_efficiency => Successes / max(1, Failures),
+        connection_stability => Successes / max(1, Tries),
+        scenario_details => Measured
+    }.
