@@ -147,7 +147,7 @@
 %% or with `handler' to a process that it starts for each. `max_connections' is 10,000; beyond it
 %% connections wait in the kernel's backlog.
 
--type metric() :: #{kind := counter | gauge, help := binary(), value := non_neg_integer()}.
+-type metric() :: erlmcp_native_metrics:metric().
 
 -define(CALL_TIMEOUT_MS, 30000).
 -define(TAKE_BYTES, 1048576).
@@ -325,7 +325,7 @@ close(Pid) ->
         {error, closed} -> ok
     end.
 
-%% @doc All counters, by name.
+%% @doc All metrics, by name; {@link erlmcp_native_metrics:overview/1} gives some of them.
 -spec overview() -> #{atom() => metric()}.
 overview() ->
     erlmcp_native_metrics:overview().

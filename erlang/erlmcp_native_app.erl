@@ -8,7 +8,9 @@
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_, _) ->
     case erlmcp_native_path:configure() of
-        ok -> erlmcp_native_sup:start_link();
+        ok ->
+            ok = erlmcp_native_metrics:start(),
+            erlmcp_native_sup:start_link();
         {error, _} = Error -> Error
     end.
 

@@ -95,7 +95,7 @@ ask(Op, Body) ->
             Error
     end.
 
-%% @doc The counters of the program, by names that begin with `port_'; none while it does not run.
+%% @doc The counters of the program; none while it does not run.
 -spec metrics() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
 metrics() ->
     case os_pid() of
@@ -105,7 +105,7 @@ metrics() ->
 
 counters({ok, Term}) ->
     [
-        {binary_to_atom(<<"port_", Name/binary>>), Kind, Help, Value}
+        {binary_to_atom(Name), Kind, Help, Value}
      || {Name, Kind, Help, Value} <- erlmcp_native_port_term:read(Term)
     ];
 counters({error, _}) ->

@@ -922,7 +922,7 @@ no_native_connections() ->
             fun(Name) ->
                 maps:get(value, maps:get(Name, Overview, #{value => 0})) =:= 0
             end,
-            [native_connections, port_native_connections]
+            [native_connections]
         )
     end).
 
