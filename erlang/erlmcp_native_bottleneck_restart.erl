@@ -257,12 +257,13 @@ rows(#{path := Path, kills := Kills, restarted_us := Child, supervisor_us := Sup
             path => Path,
             value => in_ms(p50, Supervisor),
             samples => maps:get(count, Supervisor),
-            spread => spread(Supervisor),
-            note => iolist_to_binary(
-                io_lib:format("until a connection can be started; all are back after ~b ms", [
-                    round(maps:get(p50, Restored) / 1000)
-                ])
-            )
+            spread => spread(Supervisor)
+        }),
+        erlmcp_native_report:row(restart_restored, #{
+            path => Path,
+            value => in_ms(p50, Restored),
+            samples => maps:get(count, Restored),
+            spread => spread(Restored)
         }),
         erlmcp_native_report:row(restart_cascades, #{
             path => Path, value => Cascades, samples => Kills

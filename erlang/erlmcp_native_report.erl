@@ -5,10 +5,11 @@
 %% {@link erlmcp_native_json:encode/1} takes it as it is.
 -module(erlmcp_native_report).
 
--export([row/2, new/2]).
+-export([row/2, new/2, bars/1, grouped/1, compare/2, meta/2]).
 
 -export_type([report/0, meta/0, row/0, analysis/0, finding/0, plot/0, line/0, point/0]).
 -export_type([transport/0, path/0, severity/0, spread/0, or_null/1, percentiles/0]).
+-export_type([comparison/0, change/0]).
 
 -type or_null(Type) :: Type | null.
 
@@ -27,7 +28,8 @@
     analyses := [analysis()],
     findings := [finding()],
     curves := [plot()],
-    series := [plot()]
+    series := [plot()],
+    comparison => or_null(comparison())
 }.
 %% `rows' are those of all analyses, each with its baseline; `curves' have something else than time
 %% along the x axis, `series' have time in seconds.
@@ -88,7 +90,7 @@
     what := binary(),
     evidence := #{value := number(), unit := binary(), samples := pos_integer(), atom() => term()},
     threshold := #{name := atom(), value := number()},
-    recommendation := #{text := binary(), options := [#{'of' := atom(), option := atom()}, ...]}
+    recommendation := #{text := binary(), options := [#{scope := atom(), option := atom()}, ...]}
 }.
 %% A bottleneck. `threshold' names the option of {@link erlmcp_native_findings} that was crossed;
 %% `recommendation' the options of this library that act on it, and whose they are.
@@ -114,6 +116,22 @@
 
 -type point() :: [number()].
 %% `[X, Y]'.
+
+-type comparison() :: #{old := meta(), changes := [change()]}.
+
+-type change() :: #{
+    row := erlmcp_native_report_rows:name(),
+    transport := transport(),
+    path := path(),
+    unit := binary(),
+    old := or_null(number()),
+    new := or_null(number()),
+    change_percent := or_null(number()),
+    verdict := better | worse | same
+}.
+%% `same' where the change is under 10 %, or the spreads of the two runs overlap.
+
+-define(NOISE_PERCENT, 10).
 
 %% @doc A row with what is known of it by its name: unit, direction and bar, and whether the bar is
 %% reached. `path', `value' and `samples' are needed, and `transport' where it is not the
@@ -172,3 +190,93 @@ baseline(#{row := Name, transport := Transport}, Rows) ->
         [Value | _] -> Value;
         [] -> null
     end.
+
+%% @doc The rows that the bars are looked at, those of `nif' and of what is the same on every path:
+%% reached and missed.
+-spec bars([row()]) -> {Reached :: [row()], Missed :: [row()]}.
+bars(Rows) ->
+    lists:partition(
+        fun(#{reached := Reached}) -> Reached end,
+        [R || #{path := P, bar := Bar} = R <- Rows, Bar =/= null, P =:= nif orelse P =:= all]
+    ).
+
+%% @doc The rows by group, with its title, and within it by figure and transport.
+-spec grouped([row()]) ->
+    [{Title :: binary(), [{{erlmcp_native_report_rows:name(), transport()}, [row()]}]}].
+grouped(Rows) ->
+    [
+        {Title, [
+            {{Name, Transport}, [R || #{row := N, transport := T} = R <- Rows,
+                N =:= Name, T =:= Transport]}
+         || Name <- erlmcp_native_report_rows:names(),
+            maps:get(group, erlmcp_native_report_rows:row(Name)) =:= Group,
+            Transport <- [stdio, tcp, http, registry, runtime],
+            lists:any(
+                fun(#{row := N, transport := T}) -> N =:= Name andalso T =:= Transport end, Rows
+            )
+        ]}
+     || {Group, Title} <- erlmcp_native_report_rows:groups()
+    ].
+
+%% @doc What has changed between two reports, for the figures that both have.
+-spec compare(Old :: report(), New :: report()) -> comparison().
+compare(#{meta := Meta, rows := Before}, #{rows := After}) ->
+    #{
+        old => Meta,
+        changes => [
+            change(Old, New)
+         || #{row := Name, transport := Transport, path := Path} = New <- After,
+            #{row := N, transport := T, path := P} = Old <- Before,
+            N =:= Name,
+            T =:= Transport,
+            P =:= Path
+        ]
+    }.
+
+change(#{value := Old} = Before, #{value := New} = After) ->
+    Percent = percent(Old, New),
+    (maps:with([row, transport, path, unit], After))#{
+        old => Old,
+        new => New,
+        change_percent => Percent,
+        verdict => verdict(Percent, Before, After)
+    }.
+
+percent(Old, New) when Old =:= null; New =:= null; Old == 0 -> null;
+percent(Old, New) -> 100 * (New - Old) / Old.
+
+verdict(_, #{value := Old}, #{value := New}) when Old =:= null; New =:= null; Old == New ->
+    same;
+verdict(Percent, _, _) when Percent =/= null, abs(Percent) < ?NOISE_PERCENT ->
+    same;
+verdict(_, #{value := Old} = Before, #{value := New, better := Better} = After) ->
+    case overlap(range(Before), range(After)) of
+        true -> same;
+        false when (New > Old) =:= (Better =:= higher) -> better;
+        false -> worse
+    end.
+
+%% Only what several runs gave says how far runs lie apart.
+range(#{spread := #{min := Min, max := Max} = Spread}) when map_size(Spread) =:= 2 -> {Min, Max};
+range(#{value := Value}) -> {Value, Value}.
+
+overlap({Min1, Max1}, {Min2, Max2}) -> Min1 =< Max2 andalso Min2 =< Max1.
+
+%% @doc Where and when a report was made. `Given' may hold `title', `command', `commit',
+%% `duration_ms' and `options'.
+-spec meta(map(), calendar:datetime()) -> meta().
+meta(Given, {{Year, Month, Day}, {Hour, Minute, _}}) ->
+    Date = io_lib:format("~4..0b-~2..0b-~2..0b ~2..0b:~2..0b UTC", [
+        Year, Month, Day, Hour, Minute
+    ]),
+    Defaults = #{
+        title => <<"erlmcp_native, analysed">>,
+        date => iolist_to_binary(Date),
+        command => <<"erlmcp_performance_analysis:generate_full_report()">>,
+        commit => null,
+        duration_ms => 0,
+        machine => erlmcp_native_report_machine:machine(),
+        versions => erlmcp_native_report_machine:versions(),
+        options => #{}
+    },
+    maps:merge(Defaults, Given).

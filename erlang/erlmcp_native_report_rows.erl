@@ -30,6 +30,7 @@
     | reconnect_success
     | restart_child
     | restart_supervisor
+    | restart_restored
     | restart_cascades
     | restart_affected
     | memory_busy
@@ -125,6 +126,8 @@ all() ->
         {restart_child, {restart, <<"Child, p95">>, <<"ms">>, lower, 1}},
         {restart_supervisor,
             {restart, <<"Supervisor of 1,000 connections">>, <<"ms">>, lower, 10}},
+        {restart_restored,
+            {restart, <<"The same, until all 1,000 are back">>, <<"ms">>, lower, null}},
         {restart_cascades, {restart, <<"Cascades in the kills">>, <<"kills">>, lower, 0}},
         {restart_affected,
             {restart, <<"Other processes affected by a kill">>, <<"processes">>, lower, null}},
