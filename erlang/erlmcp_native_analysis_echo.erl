@@ -1,10 +1,120 @@
-%% @doc A server that sends every message back, for measurements: called in a VM of its own, where
-%% it lives as long as that.
+%% @doc The server that the analyses call: `initialize', `ping', `tools/list' and the tools `echo',
+%% which returns its text, and `size', which returns the length of it. Over stdio it is a program
+%% that any node with this library can start:
+%%
+%% ```
+%% erl -noinput -pa .../erlmcp_native/ebin -s erlmcp_native_analysis_echo
+%% '''
+%%
+%% The application setting `path' (`-erlmcp_native path beam') chooses the path.
 -module(erlmcp_native_analysis_echo).
 
+-behaviour(erlmcp_native_http_handler).
+
+-export([start/0, answer/2, handle_request/3]).
 -export([tcp/2]).
 
-%% @doc Listens on a port of TCP, 0 for a free one, and returns which it is.
+-define(MAX_BYTES, 67108864).
+
+%% @doc Serves on the node's standard input and output until they end, and the node with them.
+-spec start() -> ok.
+start() ->
+    _ = spawn(fun serve/0),
+    ok.
+
+serve() ->
+    {ok, _} = application:ensure_all_started(erlmcp_native),
+    {ok, Conn} = erlmcp_native:connect(stdio, #{
+        active => true,
+        decode => json,
+        max_frame_bytes => ?MAX_BYTES,
+        max_queue_bytes => ?MAX_BYTES
+    }),
+    receive
+        {erlmcp_native, Conn, connected} -> ok
+    end,
+    case erlmcp_native:sender(Conn) of
+        none -> loop(Conn, Conn);
+        Sender -> loop(Conn, Sender)
+    end.
+
+loop(Conn, Sender) ->
+    receive
+        {erlmcp_native, Conn, {frames, Items}} ->
+            lists:foreach(fun(Item) -> reply(answer(Item, default), Conn, Sender) end, Items),
+            loop(Conn, Sender);
+        {erlmcp_native, Conn, {down, _, _}} ->
+            %% The node is stopping.
+            receive
+            after infinity -> ok
+            end
+    end.
+
+reply(none, _, _) ->
+    ok;
+reply(Json, Conn, Sender) ->
+    case erlmcp_native:send(Sender, Json) of
+        {error, busy} ->
+            receive
+                {erlmcp_native, Conn, writable} -> reply(Json, Conn, Sender)
+            end;
+        _ ->
+            ok
+    end.
+
+%% @doc The answer to what has arrived, encoded as the path does it; `none' to what wants none.
+-spec answer(erlmcp_native_path:item(), erlmcp_native_path:path() | default) -> iodata() | none.
+answer({json, #{<<"id">> := Id, <<"method">> := Method} = Request}, Path) ->
+    Answer =
+        case result(Method, maps:get(<<"params">>, Request, #{})) of
+            {reply, Result} -> #{<<"result">> => Result};
+            {error, Code, Why} -> #{<<"error">> => #{<<"code">> => Code, <<"message">> => Why}}
+        end,
+    encode(Answer#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}, Path);
+answer(_, _) ->
+    none.
+
+encode(Term, default) -> erlmcp_native_json:encode(Term);
+encode(Term, Path) -> erlmcp_native_json:encode(Term, #{path => Path}).
+
+%% @private
+-spec handle_request(binary(), map(), erlmcp_native_http_handler:context()) ->
+    erlmcp_native_http_handler:answer().
+handle_request(Method, Params, _) ->
+    result(Method, Params).
+
+result(<<"tools/call">>, #{<<"name">> := <<"echo">>, <<"arguments">> := #{<<"text">> := Text}}) ->
+    content(Text);
+result(<<"tools/call">>, #{<<"name">> := <<"size">>, <<"arguments">> := #{<<"text">> := Text}}) ->
+    content(integer_to_binary(byte_size(Text)));
+result(<<"ping">>, _) ->
+    {reply, #{}};
+result(<<"initialize">>, Params) ->
+    {reply, #{
+        <<"protocolVersion">> => maps:get(<<"protocolVersion">>, Params, <<"2025-06-18">>),
+        <<"capabilities">> => #{<<"tools">> => #{}},
+        <<"serverInfo">> => #{<<"name">> => <<"erlmcp_native_echo">>, <<"version">> => <<"1">>}
+    }};
+result(<<"tools/list">>, _) ->
+    {reply, #{<<"tools">> => [tool(<<"echo">>), tool(<<"size">>)]}};
+result(_, _) ->
+    {error, -32601, <<"Method not found">>}.
+
+content(Text) ->
+    {reply, #{<<"content">> => [#{<<"type">> => <<"text">>, <<"text">> => Text}]}}.
+
+tool(Name) ->
+    #{
+        <<"name">> => Name,
+        <<"inputSchema">> => #{
+            <<"type">> => <<"object">>,
+            <<"properties">> => #{<<"text">> => #{<<"type">> => <<"string">>}},
+            <<"required">> => [<<"text">>]
+        }
+    }.
+
+%% @doc Listens on a port of TCP, 0 for a free one, and returns which it is. Called in a VM of its
+%% own, where it lives as long as that; it sends every message back as it is.
 -spec tcp(inet:port_number(), erlmcp_native_path:path()) -> inet:port_number().
 tcp(Port, Path) ->
     lasting(fun() ->
