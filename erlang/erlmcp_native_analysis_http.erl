@@ -60,7 +60,6 @@ open(#{path := Path, options := Options, timeout_ms := TimeoutMs} = Spec, #{url 
         get_stream => false,
         http_sse => false,
         retries => 0,
-        max_pending => 100000,
         max_message_bytes => 67108864,
         max_owner_queue => 100000,
         max_owner_bytes => 268435456
