@@ -5,7 +5,7 @@
 -include_lib("kernel/include/logger.hrl").
 
 -export([new/1, guard/2, dial/3, adopt/3, close/1, handle_info/2]).
--export([take/3, lost/1, receiver_lost/1, attempt_failed/1]).
+-export([take/3, lost/1, receiver_lost/1, undelivered/2, attempt_failed/1]).
 -export([send/2, answer/2, blocked/1, overflowed/1, info/1]).
 
 -export_type([guarded/0]).
@@ -115,6 +115,15 @@ receiver_lost(#guarded{guard = none} = Guarded) ->
 receiver_lost(#guarded{guard = Guard} = Guarded) ->
     {Replies, Next} = erlmcp_native_guard:receiver_lost(Guard),
     post(Replies, Guarded#guarded{guard = Next}).
+
+%% @doc There was nobody to give these messages to: answers the requests among them.
+-spec undelivered([binary()], guarded()) -> guarded().
+undelivered([], Guarded) ->
+    Guarded;
+undelivered(Messages, #guarded{guard = none} = Guarded) ->
+    post(erlmcp_native_undelivered:answers(Messages), Guarded);
+undelivered(_, Guarded) ->
+    receiver_lost(Guarded).
 
 -spec attempt_failed(guarded()) -> guarded().
 attempt_failed(#guarded{stats = Stats} = Guarded) ->

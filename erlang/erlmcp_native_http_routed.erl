@@ -91,16 +91,21 @@ find(#{registry := Registry, server_id := ServerId, pending := Pending}) ->
 ask(Server, Number, Message, #{pending := Pending, answer_timeout_ms := Timeout} = Config) ->
     Monitor = monitor(process, Server),
     true = ets:insert(Pending, {Number, self(), Monitor}),
-    ok = route(Message, Config),
     Answer =
-        receive
-            {Monitor, Response} -> answer(erlmcp_native_json:decode(Response));
-            {'DOWN', Monitor, process, _, _} -> ?UNAVAILABLE
-        after Timeout -> {error, ?INTERNAL_ERROR, <<"The server did not answer in time">>}
+        case route(Message, Config) of
+            ok -> await(Monitor, Timeout);
+            {error, _} -> ?UNAVAILABLE
         end,
     true = demonitor(Monitor, [flush]),
     true = ets:delete(Pending, Number),
     Answer.
+
+await(Monitor, Timeout) ->
+    receive
+        {Monitor, Response} -> answer(erlmcp_native_json:decode(Response));
+        {'DOWN', Monitor, process, _, _} -> ?UNAVAILABLE
+    after Timeout -> {error, ?INTERNAL_ERROR, <<"The server did not answer in time">>}
+    end.
 
 route(Message, #{registry := Registry, server_id := ServerId, transport_id := Id}) ->
     Registry:route_to_server(ServerId, Id, Message).
@@ -115,7 +120,8 @@ answer({ok, #{<<"result">> := Result}}) ->
 answer(_) ->
     ?UNAVAILABLE.
 
-%% @doc Passes a notification of a client on.
+%% @doc Passes a notification of a client on. Where there is no server it is logged: nothing answers
+%% a notification.
 -spec notification(config(), map()) -> ok.
 notification(#{registry := Registry} = Config, #{<<"method">> := Method} = Message) ->
     Params =
@@ -126,10 +132,8 @@ notification(#{registry := Registry} = Config, #{<<"method">> := Method} = Messa
     Bears =
         Registry =/= erlmcp_registry orelse
             erlmcp_native_guard_rules:bears_notification(server, Method, Params),
-    case Bears of
-        true -> route(erlmcp_native_json:encode(Message), Config);
-        false -> ok
-    end.
+    _ = Bears andalso route(erlmcp_native_json:encode(Message), Config),
+    ok.
 
 %% @doc What the server sends: an answer for the process that waits for it, or a notification for
 %% all clients.

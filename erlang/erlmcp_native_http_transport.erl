@@ -260,9 +260,18 @@ judged(Frame, #state{guard = Guard} = State) ->
 deliver([], State) ->
     State;
 deliver(Frames, #state{module = Module, shape = Shape, window = Window} = State) ->
-    ok = Module:deliver(Frames, Shape),
+    Undelivered = Module:deliver(Frames, Shape),
     Bytes = iolist_size(Frames),
-    State#state{window = erlmcp_native_window:sent(length(Frames), Bytes, Window)}.
+    Sent = State#state{window = erlmcp_native_window:sent(length(Frames), Bytes, Window)},
+    undelivered(Undelivered, Sent).
+
+undelivered([], State) ->
+    State;
+undelivered(Frames, #state{guard = Guard} = State) when Guard =:= undecided; Guard =:= none ->
+    post(erlmcp_native_undelivered:answers(Frames), State);
+undelivered(_, #state{guard = Guard} = State) ->
+    {Replies, Next} = erlmcp_native_guard:receiver_lost(Guard),
+    post(Replies, State#state{guard = Next}).
 
 error_response(Id, Reason) ->
     Text = unicode:characters_to_binary(io_lib:format("HTTP: ~0tp", [brief(Reason)])),

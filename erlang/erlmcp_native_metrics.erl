@@ -55,7 +55,8 @@
 %% The modules that have `metrics/0', one a line.
 -define(DECLARING, [
     erlmcp_native_metrics_processes,
-    erlmcp_native_metrics_vm
+    erlmcp_native_metrics_vm,
+    erlmcp_native_registry_counters
 ]).
 
 %% @private Called when the application starts. What was counted before a restart stays.

@@ -1,44 +1,42 @@
 %% @doc Who serves and who carries: names of servers and transports, and the way of a message from
-%% one to the other. The functions and messages are those of erlmcp's registry, for nodes that
-%% run without erlmcp; where erlmcp runs, the transports use its own ({@link module/0}).
+%% one to the other. The functions, messages and log lines are those of erlmcp's registry, for nodes
+%% that run without erlmcp; where erlmcp runs, the transports use its own ({@link module/0}).
 %%
 %% A server receives `{mcp_message, TransportId, Message}', a transport
 %% `{mcp_response, ServerId, Message}'. The transport id `broadcast' stands for every transport
 %% that is bound to the server.
 %%
 %% Reading and routing happen in the calling process; only changes pass through the registry's.
-%% A process that ends is forgotten together with its bindings.
+%% A process that ends is forgotten together with its bindings. See docs/registry.md, also for
+%% registrations that all nodes see ({@link erlmcp_native_registry_scope}).
 -module(erlmcp_native_registry).
 
 -behaviour(gen_server).
-
--include_lib("kernel/include/logger.hrl").
 
 -export([start_link/0, module/0]).
 -export([register_server/3, unregister_server/1, find_server/1, list_servers/0]).
 -export([register_transport/3, unregister_transport/1, find_transport/1, list_transports/0]).
 -export([bind_transport_to_server/2, unbind_transport/1, get_server_for_transport/1]).
--export([route_to_server/3, route_to_transport/3]).
+-export([route_to_server/3, route_to_transport/3, counters/0]).
 -export([enter/3, leave/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
--export_type([server_id/0, transport_id/0, server_config/0, transport_config/0]).
+-export_type([server_id/0, transport_id/0, sender/0, server_config/0, transport_config/0]).
 
 -type server_id() :: atom() | binary().
 -type transport_id() :: atom() | binary().
+-type sender() :: transport_id() | {transport_id(), node()}.
+%% What a server is given, and answers to: with the node where it is another one's transport.
 -type server_config() :: map().
 -type transport_config() :: #{server_id => server_id(), type => atom(), term() => term()}.
 %% `server_id' binds the transport as it is registered.
 
--define(SERVERS, erlmcp_native_registry_servers).
--define(TRANSPORTS, erlmcp_native_registry_transports).
--define(BINDINGS, erlmcp_native_registry_bindings).
+-record(state, {monitors = #{} :: #{pid() => reference()}}).
 
-%% Which names a monitored process has.
--record(state, {monitors = #{} :: #{pid() => {reference(), [name()]}}}).
+-define(TABLE, erlmcp_native_registry_table).
 
--type table() :: ?SERVERS | ?TRANSPORTS.
--type name() :: {table(), server_id() | transport_id()}.
+%% Time for a scope that has ended to be started again.
+-define(REJOIN_MS, 100).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
@@ -54,21 +52,21 @@ module() ->
 
 -spec register_server(server_id(), pid(), server_config()) -> ok | {error, already_registered}.
 register_server(Id, Pid, Config) when is_pid(Pid) ->
-    gen_server:call(?MODULE, {register, ?SERVERS, Id, Pid, Config}).
+    gen_server:call(?MODULE, {register, server, Id, Pid, Config}).
 
 -spec register_transport(transport_id(), pid(), transport_config()) ->
     ok | {error, already_registered}.
 register_transport(Id, Pid, Config) when is_pid(Pid) ->
-    gen_server:call(?MODULE, {register, ?TRANSPORTS, Id, Pid, Config}).
+    gen_server:call(?MODULE, {register, transport, Id, Pid, Config}).
 
 %% @doc Also unbinds the transports that were bound to the server.
 -spec unregister_server(server_id()) -> ok.
 unregister_server(Id) ->
-    gen_server:call(?MODULE, {unregister, ?SERVERS, Id}).
+    gen_server:call(?MODULE, {unregister, server, Id}).
 
 -spec unregister_transport(transport_id()) -> ok.
 unregister_transport(Id) ->
-    gen_server:call(?MODULE, {unregister, ?TRANSPORTS, Id}).
+    gen_server:call(?MODULE, {unregister, transport, Id}).
 
 -spec bind_transport_to_server(transport_id(), server_id()) ->
     ok | {error, server_not_found | transport_not_found}.
@@ -81,51 +79,57 @@ unbind_transport(TransportId) ->
 
 -spec find_server(server_id()) -> {ok, {pid(), server_config()}} | {error, not_found}.
 find_server(Id) ->
-    find(?SERVERS, Id).
+    ?TABLE:find(?MODULE, server, Id).
 
 -spec find_transport(transport_id()) -> {ok, {pid(), transport_config()}} | {error, not_found}.
 find_transport(Id) ->
-    find(?TRANSPORTS, Id).
+    ?TABLE:find(?MODULE, transport, Id).
 
+%% @doc Those of this node.
 -spec list_servers() -> [{server_id(), {pid(), server_config()}}].
 list_servers() ->
-    [{Id, {Pid, Config}} || {Id, Pid, Config} <- ets:tab2list(?SERVERS)].
+    ?TABLE:list(?MODULE, server).
 
+%% @doc Those of this node.
 -spec list_transports() -> [{transport_id(), {pid(), transport_config()}}].
 list_transports() ->
-    [{Id, {Pid, Config}} || {Id, Pid, Config} <- ets:tab2list(?TRANSPORTS)].
+    ?TABLE:list(?MODULE, transport).
 
 -spec get_server_for_transport(transport_id()) -> {ok, server_id()} | {error, not_found}.
 get_server_for_transport(TransportId) ->
-    case ets:lookup(?BINDINGS, TransportId) of
-        [{_, ServerId}] -> {ok, ServerId};
-        [] -> {error, not_found}
-    end.
+    ?TABLE:server_of(?MODULE, TransportId).
 
-%% @doc Sends `{mcp_message, TransportId, Message}' to the server. An unknown server is logged.
--spec route_to_server(server_id(), transport_id(), term()) -> ok.
+%% @doc Sends `{mcp_message, TransportId, Message}' to the server. That there is none of the name is
+%% logged, too.
+-spec route_to_server(server_id(), sender(), term()) -> ok | {error, server_not_found}.
 route_to_server(ServerId, TransportId, Message) ->
-    case find(?SERVERS, ServerId) of
-        {ok, {Pid, _}} ->
-            Pid ! {mcp_message, TransportId, Message},
+    case ?TABLE:route_to_server(?MODULE, ServerId, TransportId, Message) of
+        ok ->
             ok;
         {error, not_found} ->
-            unknown(server, ServerId)
+            erlmcp_native_registry_log:not_found(server, ServerId),
+            {error, server_not_found}
     end.
 
 %% @doc Sends `{mcp_response, ServerId, Message}' to the transport, or to all that are bound to
-%% the server if the id is `broadcast'. An unknown transport is logged.
--spec route_to_transport(transport_id() | broadcast, server_id(), term()) -> ok.
+%% the server if the id is `broadcast'. That there is none of the name is logged, too; a broadcast
+%% that nobody is bound to hear is no error.
+-spec route_to_transport(sender() | broadcast, server_id(), term()) ->
+    ok | {error, transport_not_found}.
 route_to_transport(TransportId, ServerId, Message) ->
-    case find(?TRANSPORTS, TransportId) of
-        {ok, {Pid, _}} ->
-            Pid ! {mcp_response, ServerId, Message},
+    case ?TABLE:route_to_transport(?MODULE, TransportId, ServerId, Message) of
+        ok ->
             ok;
-        {error, not_found} when TransportId =:= broadcast ->
-            broadcast(ServerId, Message);
         {error, not_found} ->
-            unknown(transport, TransportId)
+            erlmcp_native_registry_log:not_found(transport, TransportId),
+            {error, transport_not_found}
     end.
+
+%% @doc What has been routed on this node since it was started, also by a registry of erlmcp's that
+%% has been taken over.
+-spec counters() -> #{erlmcp_native_registry_counters:counter() => non_neg_integer()}.
+counters() ->
+    erlmcp_native_registry_counters:read().
 
 %% @private Registers the calling process as a transport, with this registry or erlmcp's. A name is
 %% taken over from a process that has ended without the registry having noticed.
@@ -155,35 +159,37 @@ leave(Registry, Id) ->
 %% @private
 -spec init([]) -> {ok, #state{}}.
 init([]) ->
-    _ = [
-        ets:new(Table, [named_table, {read_concurrency, true}])
-     || Table <- [?SERVERS, ?TRANSPORTS, ?BINDINGS]
-    ],
+    process_flag(trap_exit, true),
+    erlmcp_native_registry_log:started(),
+    ok = erlmcp_native_registry_counters:new(),
+    ok = ?TABLE:create(?MODULE),
+    ok = erlmcp_native_registry_scope:watch(),
     {ok, #state{}}.
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
-handle_call({register, Table, Id, Pid, Config}, _, State) ->
-    case ets:insert_new(Table, {Id, Pid, Config}) of
+handle_call({register, Kind, Id, Pid, Config}, _, State) ->
+    case ?TABLE:insert(?MODULE, Kind, Id, Pid, Config) of
         true ->
-            bind_at_once(Table, Id, Config),
-            {reply, ok, watch(Pid, {Table, Id}, State)};
+            erlmcp_native_registry_log:registered(Kind, Id, Pid),
+            {reply, ok, watch(Pid, State)};
         false ->
+            {ok, {Registered, _}} = ?TABLE:find(?MODULE, Kind, Id),
+            erlmcp_native_registry_log:taken(Kind, Id, Registered),
             {reply, {error, already_registered}, State}
     end;
-handle_call({unregister, Table, Id}, _, State) ->
-    case ets:lookup(Table, Id) of
-        [{_, Pid, _}] ->
-            forget({Table, Id}),
-            {reply, ok, unwatch(Pid, {Table, Id}, State)};
-        [] ->
+handle_call({unregister, Kind, Id}, _, State) ->
+    case ?TABLE:remove(?MODULE, Kind, Id) of
+        {ok, Pid} ->
+            erlmcp_native_registry_log:unregistered(Kind, Id),
+            {reply, ok, unwatch(Pid, State)};
+        {error, not_found} ->
             {reply, ok, State}
     end;
 handle_call({bind, TransportId, ServerId}, _, State) ->
     {reply, bind(TransportId, ServerId), State};
 handle_call({unbind, TransportId}, _, State) ->
-    true = ets:delete(?BINDINGS, TransportId),
-    {reply, ok, State};
+    {reply, ?TABLE:unbind(?MODULE, TransportId), State};
 handle_call(_, _, State) ->
     {reply, {error, unknown_request}, State}.
 
@@ -194,16 +200,29 @@ handle_cast(_, State) ->
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
-handle_info({'DOWN', _, process, Pid, _}, #state{monitors = Monitors} = State) ->
-    case maps:take(Pid, Monitors) of
-        {{_, Names}, Rest} ->
-            lists:foreach(fun forget/1, Names),
-            {noreply, State#state{monitors = Rest}};
-        error ->
-            {noreply, State}
-    end;
+handle_info({'DOWN', _, process, Pid, Reason}, #state{monitors = Monitors} = State) when
+    is_pid(Pid)
+->
+    Forget = fun({Kind, Id}) ->
+        erlmcp_native_registry_log:died(Kind, Id, Pid, Reason),
+        {ok, Pid} = ?TABLE:remove(?MODULE, Kind, Id)
+    end,
+    lists:foreach(Forget, ?TABLE:names(?MODULE, Pid)),
+    {noreply, State#state{monitors = maps:remove(Pid, Monitors)}};
+handle_info({'DOWN', _, process, _Scope, _}, State) ->
+    _ = erlang:send_after(?REJOIN_MS, self(), {?MODULE, rejoin}),
+    {noreply, State};
+handle_info({?MODULE, rejoin}, State) ->
+    ok = ?TABLE:rejoin(?MODULE),
+    {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.
+
+%% @private
+-spec terminate(term(), #state{}) -> ok.
+terminate(_, _) ->
+    ok = ?TABLE:drop(?MODULE),
+    erlmcp_native_registry_log:ended().
 
 take_over(true, _, _, _) ->
     {error, already_registered};
@@ -222,64 +241,30 @@ reach(Fun) ->
         exit:{Reason, _} -> {error, {registry, Reason}}
     end.
 
-find(Table, Id) ->
-    case ets:lookup(Table, Id) of
-        [{_, Pid, Config}] -> {ok, {Pid, Config}};
-        [] -> {error, not_found}
-    end.
-
-broadcast(ServerId, Message) ->
-    Bound = [{{'$1', '$2'}, [{'=:=', '$2', {const, ServerId}}], ['$1']}],
-    _ = [
-        Pid ! {mcp_response, ServerId, Message}
-     || TransportId <- ets:select(?BINDINGS, Bound),
-        {ok, {Pid, _}} <- [find(?TRANSPORTS, TransportId)]
-    ],
-    ok.
-
-unknown(Kind, Id) ->
-    ?LOG_WARNING("erlmcp_native: no ~s is registered as ~0p, a message was dropped", [Kind, Id]).
-
-bind_at_once(?TRANSPORTS, TransportId, #{server_id := ServerId}) ->
-    true = ets:insert(?BINDINGS, {TransportId, ServerId}),
-    ok;
-bind_at_once(_, _, _) ->
-    ok.
-
 bind(TransportId, ServerId) ->
-    case {ets:member(?SERVERS, ServerId), ets:member(?TRANSPORTS, TransportId)} of
-        {true, true} ->
-            true = ets:insert(?BINDINGS, {TransportId, ServerId}),
-            ok;
-        {false, _} ->
-            {error, server_not_found};
-        {true, false} ->
-            {error, transport_not_found}
+    case ?TABLE:find(?MODULE, server, ServerId) of
+        {ok, _} ->
+            case ?TABLE:bind(?MODULE, TransportId, ServerId) of
+                ok -> erlmcp_native_registry_log:bound(TransportId, ServerId);
+                {error, not_found} -> {error, transport_not_found}
+            end;
+        {error, not_found} ->
+            {error, server_not_found}
     end.
-
-forget({?SERVERS, Id}) ->
-    Bound = [{{'_', '$1'}, [{'=:=', '$1', {const, Id}}], [true]}],
-    _ = ets:select_delete(?BINDINGS, Bound),
-    true = ets:delete(?SERVERS, Id);
-forget({?TRANSPORTS, Id}) ->
-    true = ets:delete(?BINDINGS, Id),
-    true = ets:delete(?TRANSPORTS, Id).
 
 %% One process may carry several names, as a test or a gateway does: one monitor for all of them.
-watch(Pid, Name, #state{monitors = Monitors} = State) ->
-    {Monitor, Names} =
-        case Monitors of
-            #{Pid := Watched} -> Watched;
-            #{} -> {monitor(process, Pid), []}
-        end,
-    State#state{monitors = Monitors#{Pid => {Monitor, [Name | Names]}}}.
+watch(Pid, #state{monitors = Monitors} = State) ->
+    case Monitors of
+        #{Pid := _} -> State;
+        #{} -> State#state{monitors = Monitors#{Pid => monitor(process, Pid)}}
+    end.
 
-unwatch(Pid, Name, #state{monitors = Monitors} = State) ->
-    #{Pid := {Monitor, Names}} = Monitors,
-    case lists:delete(Name, Names) of
+unwatch(Pid, #state{monitors = Monitors} = State) ->
+    case ?TABLE:names(?MODULE, Pid) of
         [] ->
+            #{Pid := Monitor} = Monitors,
             true = demonitor(Monitor, [flush]),
             State#state{monitors = maps:remove(Pid, Monitors)};
-        Rest ->
-            State#state{monitors = Monitors#{Pid := {Monitor, Rest}}}
+        _ ->
+            State
     end.

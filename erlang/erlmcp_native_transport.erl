@@ -39,7 +39,7 @@
 %% How many messages lie unread. `nobody': nothing can be taken yet. `absent': what is taken will
 %% not be answered.
 
--callback deliver([binary()], shape()) -> ok.
+-callback deliver([binary()], shape()) -> Undelivered :: [binary()].
 
 -callback event(shape_event(), shape()) -> ok.
 
@@ -357,9 +357,10 @@ heard(Messages, Answered) -> erlmcp_native_answered:heard(Messages, Answered).
 deliver([], State) ->
     State;
 deliver(Messages, #state{module = Module, shape = Shape, window = Window} = State) ->
-    ok = Module:deliver(Messages, Shape),
+    Undelivered = Module:deliver(Messages, Shape),
     Bytes = iolist_size(Messages),
     State#state{
+        guarded = erlmcp_native_guarded:undelivered(Undelivered, State#state.guarded),
         window = erlmcp_native_window:sent(length(Messages), Bytes, Window),
         answered = heard(Messages, State#state.answered)
     }.

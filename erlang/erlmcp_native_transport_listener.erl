@@ -176,8 +176,11 @@ check(Config) when is_map(Config) ->
 check(Config) ->
     {error, {option, options, Config}}.
 
+%% Its connections are bound to the server: with itself they would get a broadcast twice.
 enter(Registry, Id, Config) ->
-    Entry = Config#{type => tcp, pid => self(), started_at => erlang:system_time(millisecond)},
+    Entry = (maps:remove(server_id, Config))#{
+        type => tcp, pid => self(), started_at => erlang:system_time(millisecond)
+    },
     case registers(Config) of
         true -> erlmcp_native_registry:enter(Registry, Id, Entry);
         false -> ok

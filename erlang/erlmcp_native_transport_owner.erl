@@ -81,9 +81,10 @@ unread(Shape) ->
     {0, Shape}.
 
 %% @private
--spec deliver([binary()], #shape{}) -> ok.
+-spec deliver([binary()], #shape{}) -> [].
 deliver(Messages, #shape{owner = Owner}) ->
-    lists:foreach(fun(Message) -> Owner ! {transport_message, Message} end, Messages).
+    lists:foreach(fun(Message) -> Owner ! {transport_message, Message} end, Messages),
+    [].
 
 %% @private
 -spec event(term(), #shape{}) -> ok.

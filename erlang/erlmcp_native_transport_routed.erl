@@ -109,12 +109,12 @@ unread(#shape{registry = Registry} = Shape) ->
     end.
 
 %% @private
--spec deliver([binary()], #shape{}) -> ok.
-deliver(_, #shape{server_id = undefined, id = Id}) ->
-    ?LOG_WARNING("erlmcp_native: transport ~0p is bound to no server", [Id]);
+-spec deliver([binary()], #shape{}) -> Undelivered :: [binary()].
+deliver(Messages, #shape{server_id = undefined, id = Id}) ->
+    ?LOG_WARNING("erlmcp_native: transport ~0p is bound to no server", [Id]),
+    Messages;
 deliver(Messages, #shape{registry = Registry, server_id = ServerId, id = Id}) ->
-    Route = fun(Message) -> Registry:route_to_server(ServerId, Id, Message) end,
-    lists:foreach(Route, Messages).
+    [Message || Message <- Messages, Registry:route_to_server(ServerId, Id, Message) =/= ok].
 
 %% @private
 -spec event(term(), #shape{}) -> ok.

@@ -19,7 +19,11 @@ all() ->
         routes,
         routes_in_order,
         broadcasts,
-        unknown_ids_are_logged,
+        unknown_ids_are_errors,
+        logs_as_erlmcps_does,
+        counts,
+        counters_are_metrics,
+        a_large_broadcast,
         forgets_who_ends,
         forgets_every_name_of_a_process,
         registered_by_a_process_that_has_ended,
@@ -27,6 +31,7 @@ all() ->
         ids_that_are_patterns,
         routing_waits_for_nobody,
         takes_erlmcps_where_it_runs,
+        nobody_is_registered_where_it_does_not_run,
         survives_garbage
     ].
 
@@ -123,17 +128,97 @@ broadcasts(_) ->
     ok = ?R:route_to_transport(c, other, <<"direct">>),
     ?assertEqual({c, {mcp_response, other, <<"direct">>}}, next()).
 
-unknown_ids_are_logged(_) ->
+unknown_ids_are_errors(_) ->
+    ?assertEqual({error, server_not_found}, ?R:route_to_server(nobody, t, <<"m">>)),
+    ?assertEqual({error, transport_not_found}, ?R:route_to_transport(nothing, s, <<"m">>)),
+    ?assertEqual(ok, ?R:route_to_transport(broadcast, s, <<"m">>)),
+    ok = ?R:register_server(s, self(), #{}),
+    ok = ?R:unregister_server(s),
+    ?assertEqual({error, server_not_found}, ?R:route_to_server(s, t, <<"m">>)),
+    Pid = process(),
+    ok = ?R:register_transport(t, Pid, #{}),
+    ok = ?R:route_to_transport(t, s, <<"m">>),
+    stop_noticed(Pid),
+    ?assertEqual({error, transport_not_found}, ?R:route_to_transport(t, s, <<"m">>)).
+
+%% Word for word: people's alerts look for these lines.
+logs_as_erlmcps_does(_) ->
+    Level = maps:get(level, logger:get_primary_config()),
+    ok = logger:set_primary_config(level, info),
     ok = logger:add_handler(?MODULE, ?MODULE, #{test => self()}),
     try
-        ok = ?R:route_to_server(nobody, t, <<"m">>),
-        ?assertMatch({logged, warning, _}, next()),
-        ok = ?R:route_to_transport(nothing, s, <<"m">>),
-        ?assertMatch({logged, warning, _}, next()),
-        ok = ?R:route_to_transport(broadcast, s, <<"m">>)
+        [Server, Transport] = Pids = [process(), process()],
+        [S, T] = [pid_to_list(Pid) || Pid <- Pids],
+        ok = ?R:register_server(s, Server, #{}),
+        logged(info, "Registered server s with pid " ++ S),
+        {error, already_registered} = ?R:register_server(s, self(), #{}),
+        logged(warning, "Server s already registered with pid " ++ S),
+        ok = ?R:register_transport(<<"t">>, Transport, #{}),
+        logged(info, "Registered transport <<\"t\">> with pid " ++ T),
+        {error, already_registered} = ?R:register_transport(<<"t">>, self(), #{}),
+        logged(warning, "Transport <<\"t\">> already registered with pid " ++ T),
+        ok = ?R:bind_transport_to_server(<<"t">>, s),
+        logged(info, "Bound transport <<\"t\">> to server s"),
+        {error, server_not_found} = ?R:route_to_server(nobody, t, <<"m">>),
+        logged(warning, "Cannot route to server nobody: not found"),
+        {error, transport_not_found} = ?R:route_to_transport(nothing, s, <<"m">>),
+        logged(warning, "Cannot route to transport nothing: not found"),
+        exit(Server, kill),
+        logged(warning, "Server s (pid " ++ S ++ ") died: killed"),
+        ok = ?R:unregister_transport(<<"t">>),
+        logged(info, "Unregistered transport <<\"t\">>"),
+        ok = ?R:register_transport(u, Transport, #{}),
+        logged(info, "Registered transport u with pid " ++ T),
+        stop(Transport),
+        logged(warning, "Transport u (pid " ++ T ++ ") died: normal"),
+        ok = ?R:register_server(s, self(), #{}),
+        logged(info, "Registered server s with pid " ++ pid_to_list(self())),
+        ok = ?R:unregister_server(s),
+        logged(info, "Unregistered server s")
     after
-        logger:remove_handler(?MODULE)
+        ok = logger:remove_handler(?MODULE),
+        logger:set_primary_config(level, Level)
     end.
+
+counts(_) ->
+    Before = ?R:counters(),
+    ok = ?R:register_server(s, process(), #{}),
+    [ok = ?R:register_transport(Id, process(), #{server_id => s}) || Id <- [a, b, c]],
+    [ok = ?R:route_to_server(s, a, N) || N <- lists:seq(1, 5)],
+    [ok = ?R:route_to_transport(Id, s, m) || Id <- [a, b]],
+    ok = ?R:route_to_transport(broadcast, s, m),
+    ok = ?R:route_to_transport(broadcast, nobody, m),
+    {error, _} = ?R:route_to_server(nobody, a, m),
+    {error, _} = ?R:route_to_transport(nobody, s, m),
+    After = ?R:counters(),
+    Counted = maps:map(fun(Name, Value) -> Value - maps:get(Name, Before) end, After),
+    ?assertEqual(
+        #{
+            routed_to_servers => 5,
+            routed_to_transports => 2,
+            broadcast_deliveries => 3,
+            not_routed => 2
+        },
+        Counted
+    ).
+
+counters_are_metrics(_) ->
+    {error, _} = ?R:route_to_server(nobody, a, m),
+    #{not_routed := Count} = ?R:counters(),
+    ?assertMatch(
+        #{registry_not_routed := #{kind := counter, value := Count, help := <<_/binary>>}},
+        erlmcp_native_metrics:overview(registry)
+    ).
+
+a_large_broadcast(_) ->
+    Numbers = lists:seq(1, 1000),
+    [
+        ok = ?R:register_transport(integer_to_binary(N), self(), #{server_id => N rem 10})
+     || N <- Numbers
+    ],
+    ok = ?R:route_to_transport(broadcast, 7, m),
+    [?assertEqual({mcp_response, 7, m}, next()) || N <- Numbers, N rem 10 =:= 7],
+    nothing_received().
 
 forgets_who_ends(_) ->
     Server = process(),
@@ -209,6 +294,25 @@ takes_erlmcps_where_it_runs(_) ->
     stop(Pid),
     ?assertEqual(?R, ?R:module()).
 
+nobody_is_registered_where_it_does_not_run(_) ->
+    ok = ?R:register_server(s, self(), #{}),
+    Running = whereis(?R),
+    ok = supervisor:terminate_child(erlmcp_native_sup, registry),
+    try
+        ?assertEqual({error, server_not_found}, ?R:route_to_server(s, t, m)),
+        ?assertEqual({error, transport_not_found}, ?R:route_to_transport(t, s, m)),
+        ?assertEqual(ok, ?R:route_to_transport(broadcast, s, m)),
+        ?assertEqual({error, not_found}, ?R:find_server(s)),
+        ?assertEqual({error, not_found}, ?R:get_server_for_transport(t)),
+        ?assertEqual([], ?R:list_servers()),
+        ?assertExit({noproc, _}, ?R:register_server(s, self(), #{}))
+    after
+        {ok, _} = supervisor:restart_child(erlmcp_native_sup, registry)
+    end,
+    ?assertNotEqual(Running, whereis(?R)),
+    ?assertEqual([], ?R:list_servers()),
+    ok = ?R:register_server(s, self(), #{}).
+
 survives_garbage(_) ->
     Pid = whereis(?R),
     ok = ?R:register_server(s, self(), #{}),
@@ -224,6 +328,17 @@ survives_garbage(_) ->
 %% As a log handler.
 log(#{level := Level, msg := Msg}, #{test := Test}) ->
     Test ! {logged, Level, Msg}.
+
+logged(Level, Text) ->
+    receive
+        {logged, Level, {Format, Args}} ->
+            %% Others may log as well.
+            case lists:flatten(io_lib:format(Format, Args)) of
+                Text -> ok;
+                _ -> logged(Level, Text)
+            end
+    after ?WAIT -> error({timeout, Text})
+    end.
 
 process() -> process(fun(_) -> ok end).
 
@@ -263,6 +378,12 @@ next() ->
     receive
         Message -> Message
     after ?WAIT -> error(timeout)
+    end.
+
+nothing_received() ->
+    receive
+        Message -> error({unexpected, Message})
+    after 0 -> ok
     end.
 
 %% ---- as a registry

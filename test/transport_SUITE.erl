@@ -61,6 +61,8 @@ groups() ->
         ]},
         {routed, [
             registers_and_routes,
+            answered_where_there_is_no_server,
+            a_broadcast_comes_once,
             name_is_taken,
             not_registered_in_test_mode,
             bound_in_the_registry,
@@ -645,6 +647,47 @@ registers_and_routes(Config) ->
     ?assertMatch(#{transport_id := t, guard := false}, ?ROUTED:get_info(T)),
     ok = ?ROUTED:close(T),
     ?assertEqual({error, not_found}, erlmcp_native_registry:find_transport(t)),
+    ok = erlmcp_native_registry:unregister_server(s).
+
+%% With no guard: where this application's registry routes there is none.
+answered_where_there_is_no_server(Config) ->
+    {Listen, Port} = listen(),
+    {ok, T} = ?ROUTED:start_link(t, options(Config, Port, #{server_id => gone})),
+    Peer = accept(Listen),
+    ok = gen_tcp:send(Peer, <<"nonsense\n">>),
+    write(Peer, #{<<"method">> => <<"notifications/x">>}),
+    ask(Peer, 1, #{}),
+    Unavailable = #{<<"code">> => -32603, <<"message">> => <<"The server is not available">>},
+    ?assertMatch(#{<<"id">> := 1, <<"error">> := Unavailable}, read(Peer)),
+    Batch = [<<"{\"jsonrpc\":\"2.0\",\"method\":\"m\"", Id/binary, "}">> ||
+        Id <- [<<",\"id\":2">>, <<>>, <<",\"id\":\"c\"">>]],
+    ok = gen_tcp:send(Peer, [$[, lists:join($,, Batch), "]\n"]),
+    ?assertMatch(
+        [#{<<"id">> := 2, <<"error">> := _}, #{<<"id">> := <<"c">>, <<"error">> := _}], read(Peer)
+    ),
+    ok = ?ROUTED:close(T),
+    %% The same for one that is bound to no server.
+    {ok, Unbound} = ?ROUTED:start_link(t, options(Config, Port, #{})),
+    Next = accept(Listen),
+    ask(Next, 3, #{}),
+    ?assertMatch(#{<<"id">> := 3, <<"error">> := Unavailable}, read(Next)),
+    ok = ?ROUTED:close(Unbound).
+
+a_broadcast_comes_once(Config) ->
+    ok = erlmcp_native_registry:register_server(s, self(), #{}),
+    {ok, L} = listening(Config, #{server_id => s}),
+    #{connection := #{port := Port}} = erlmcp_transport_tcp_new:get_info(L),
+    Peers = [connect(Port) || _ <- [a, b]],
+    [ok = gen_tcp:send(Peer, <<"here\n">>) || Peer <- Peers],
+    [{mcp_message, _, <<"here">>} = next_message() || _ <- Peers],
+    ok = erlmcp_native_registry:route_to_transport(broadcast, s, <<"change">>),
+    ok = erlmcp_native_registry:route_to_transport(in, s, <<"end">>),
+    Together = <<"change\nend\n">>,
+    [
+        ?assertEqual({ok, Together}, gen_tcp:recv(Peer, byte_size(Together), ?WAIT))
+     || Peer <- Peers
+    ],
+    ok = erlmcp_transport_tcp_new:close(L),
     ok = erlmcp_native_registry:unregister_server(s).
 
 name_is_taken(Config) ->
