@@ -18,9 +18,9 @@
 -export([connect/1, connect/2, await_connected/2, child_spec/1, start_link/2]).
 -export([listen/1, listen/2]).
 -export([send/2, send/3, sender/1, take/2, take/3, recv/2, set_active/2]).
--export([controlling_process/2, info/1, close/1, overview/0]).
+-export([controlling_process/2, info/1, close/1, overview/0, failure/1]).
 
--export_type([endpoint/0, address/0, reason/0, tls_reason/0, socket_info/0]).
+-export_type([endpoint/0, address/0, reason/0, tls_reason/0, failure/0, socket_info/0]).
 -export_type([event/0, listener_event/0, connect_options/0, listen_options/0, metric/0]).
 
 -type endpoint() ::
@@ -84,6 +84,8 @@
 %%
 %% Of child processes: `exit_status' and `signal' (`sigkill', ...) say how one has ended; `command'
 %% and `cwd' which of them kept it from starting, and why.
+
+-type failure() :: erlmcp_native_failure:kind().
 
 -type socket_info() :: #{
     state := connecting | open | eof | closing | down,
@@ -324,6 +326,12 @@ close(Pid) ->
         ok -> ok;
         {error, closed} -> ok
     end.
+
+%% @doc What kind of failure the reason of a `down' tells of: nobody listens (`refused'), no answer
+%% (`timeout'), broken off (`reset'), closed in order (`shutdown'), `tls', `protocol' and so on.
+-spec failure(reason() | term()) -> failure().
+failure(Reason) ->
+    erlmcp_native_failure:kind(Reason).
 
 %% @doc All metrics, by name; {@link erlmcp_native_metrics:overview/1} gives some of them.
 -spec overview() -> #{atom() => metric()}.

@@ -137,6 +137,8 @@ broken(#{reason := Reason} = Failure, #exchange{role = Role, answer = Answer} = 
             cut_off(Message, Reason, Exchange, Core);
         {{resume, Id}, true} ->
             ?STREAM:stream_ended(Id, failed, Core);
+        {listen, _} when Answer =:= none ->
+            ?STREAM:listen_again({lost, Reason}, Core);
         {listen, _} ->
             ?STREAM:listen_again(failed, Core);
         {sse, _} ->

@@ -3,7 +3,7 @@
 
 -export([new/1, add/2, find/2, is_waiting/2, update/3, heard/3, touch/2, remove/2]).
 -export([count/1, ids_of_session/1]).
--export([limits/1, expired/3, left_ms/2, again/2, next/1, start_timer/2]).
+-export([limits/1, expired/3, left_ms/2, again/2, next/1, next/2, start_timer/2]).
 
 -export_type([requests/0, request/0, id/0, again/0, limits/0]).
 
@@ -59,13 +59,19 @@ limits(Given) ->
 again(0, _) ->
     none;
 again(Times, #{retry_min_ms := Min, retry_max_ms := Max}) ->
-    erlmcp_native_backoff:new(#{
-        min_ms => Min, max_ms => max(Min, Max), max_attempts => Times, stable_ms => 5000
-    }).
+    {ok, Backoff} = erlmcp_native_backoff:options(#{
+        min_ms => Min, max_ms => max(Min, Max), max_attempts => Times
+    }),
+    erlmcp_native_backoff:new(Backoff).
 
 -spec next(again()) -> {DelayMs :: non_neg_integer(), again()} | exhausted.
-next(none) -> exhausted;
-next(Backoff) -> erlmcp_native_backoff:next(now_ms(), Backoff).
+next(Again) -> next(other, Again).
+
+%% @doc The same for a failure whose kind is known.
+-spec next(erlmcp_native:failure(), again()) ->
+    {DelayMs :: non_neg_integer(), again()} | exhausted.
+next(_, none) -> exhausted;
+next(Failure, Backoff) -> erlmcp_native_backoff:next(now_ms(), Failure, Backoff).
 
 %% @doc How long a request may still take.
 -spec left_ms(id(), requests()) -> non_neg_integer() | infinity.

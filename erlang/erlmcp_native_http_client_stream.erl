@@ -33,7 +33,7 @@ resume_later(Id, How, #{resumes := Resumes, retry_ms := RetryMs}, Core) ->
 %% As the server asks; at random only where it is in trouble.
 delay(_, none, Delay) -> Delay;
 delay(orderly, RetryMs, _) -> RetryMs;
-delay(failed, RetryMs, Delay) -> RetryMs + Delay.
+delay(_, RetryMs, Delay) -> RetryMs + Delay.
 
 -spec resume(id(), #core{}) -> #core{}.
 resume(Id, #core{options = #{url := Url}, requests = Requests} = Core) ->
@@ -59,7 +59,7 @@ listen(#core{mode = streamable, options = #{get_stream := true, url := Url}} = C
         true ->
             case ?EXCHANGE:start(#exchange{role = listen, url = Url}, Core) of
                 {ok, Listening} -> Listening;
-                {error, _, Stopped} -> listen_again(failed, Stopped)
+                {error, Reason, Stopped} -> listen_again({lost, Reason}, Stopped)
             end;
         false ->
             Core
@@ -73,11 +73,15 @@ listening(#core{listen = #listen{again = Again} = Listen} = Core) ->
     Connected = erlmcp_native_backoff:connected(Now, Again),
     Core#core{listen = Listen#listen{again = Connected, known = true}}.
 
--spec listen_again(orderly | failed, #core{}) -> #core{}.
+-spec listen_again(orderly | failed | {lost, reason()}, #core{}) -> #core{}.
 listen_again(How, #core{listen = #listen{again = Again, retry_ms = RetryMs} = Listen} = Core) ->
-    {Delay, Left} = ?REQUESTS:next(Again),
+    {Delay, Left} = ?REQUESTS:next(failure(How), Again),
     Timer = ?REQUESTS:start_timer(delay(How, RetryMs, Delay), listen),
     Core#core{listen = Listen#listen{key = none, timer = Timer, again = Left}}.
+
+%% Only what came of no answer is tried again eagerly.
+failure({lost, Reason}) -> erlmcp_native_failure:kind(Reason);
+failure(_) -> other.
 
 %% @doc The server has no such stream, or not for us.
 -spec deaf(#core{}) -> #core{}.

@@ -146,9 +146,9 @@ info(#link{phase = Phase, backoff = Backoff, path = Path, socket = Socket}) ->
         _ -> Info#{socket => Path:info(Socket)}
     end.
 
-open(#link{path = Path, endpoint = Endpoint, options = Options} = Link) ->
+open(#link{path = Path, endpoint = Endpoint, options = Options, backoff = Backoff} = Link) ->
     case Path:open(Endpoint, Options) of
-        {ok, Socket} -> {ok, Link#link{socket = Socket}};
+        {ok, Socket} -> {ok, Link#link{socket = Socket, backoff = trying(Backoff)}};
         {error, _} = Error -> Error
     end.
 
@@ -177,7 +177,7 @@ lost(Reason, Link) ->
 wait(Reason, #link{backoff = none} = Link) ->
     {[{down, Reason, final}], Link#link{phase = closed}};
 wait(Reason, #link{backoff = Backoff} = Link) ->
-    case erlmcp_native_backoff:next(now_ms(), Backoff) of
+    case erlmcp_native_backoff:next(now_ms(), erlmcp_native_failure:kind(Reason), Backoff) of
         exhausted ->
             {[{down, Reason, final}], Link#link{phase = closed}};
         {Delay, Next} ->
@@ -197,6 +197,9 @@ drop_socket(#link{path = Path, socket = Socket, endpoint = Endpoint} = Link) ->
 
 backoff(false) -> none;
 backoff(Options) -> erlmcp_native_backoff:new(Options).
+
+trying(none) -> none;
+trying(Backoff) -> erlmcp_native_backoff:trying(now_ms(), Backoff).
 
 attempts(none) -> 0;
 attempts(Backoff) -> erlmcp_native_backoff:attempts(Backoff).
