@@ -48,16 +48,14 @@ make({Head, Tail}, Id) ->
 ends(ping) ->
     {<<",\"method\":\"ping\",\"params\":{\"_meta\":{\"pad\":\"">>, <<"\"}}}">>};
 ends({tool, Name, Argument}) ->
-    Call = erlmcp_native_json:encode(#{
-        <<"name">> => Name, <<"arguments">> => #{Argument => <<>>}
-    }),
-    Split = byte_size(Call) - 3,
-    <<Head:Split/binary, Tail/binary>> = Call,
-    {<<",\"method\":\"tools/call\",\"params\":", Head/binary>>, <<Tail/binary, "}">>};
+    ends(erlmcp_native_json:encode(Name), erlmcp_native_json:encode(Argument));
 ends(Tool) ->
+    ends(<<$", (atom_to_binary(Tool))/binary, $">>, <<"\"text\"">>).
+
+ends(Name, Argument) ->
     {
-        <<",\"method\":\"tools/call\",\"params\":{\"name\":\"", (atom_to_binary(Tool))/binary,
-            "\",\"arguments\":{\"text\":\"">>,
+        <<",\"method\":\"tools/call\",\"params\":{\"name\":", Name/binary,
+            ",\"arguments\":{", Argument/binary, ":\"">>,
         <<"\"}}}">>
     }.
 
