@@ -48,7 +48,7 @@ baseline(_) -> [].
 measured({Path, Module}, Options) ->
     erlmcp_native_analysis_vm:with(beam, [], fun(Server) ->
         Port = erlmcp_native_analysis_vm:call(
-            Server, erlmcp_native_analysis_echo, tcp, [0, beam]
+            Server, erlmcp_native_analysis_peer, tcp, [0, beam]
         ),
         erlmcp_native_analysis_vm:with(Path, [], fun(Vm) ->
             Sizes = #{

@@ -314,7 +314,7 @@ plot(Id, Kind, Title, Unit, Of, Measured) ->
         kind => Kind,
         title => Title,
         x => #{label => <<"senders">>, unit => <<"">>, scale => log},
-        y => #{label => Title, unit => Unit},
+        y => #{label => Unit, unit => Unit},
         lines => [
             #{
                 label => label(Path),
@@ -326,5 +326,5 @@ plot(Id, Kind, Title, Unit, Of, Measured) ->
         ]
     }.
 
-label(erlmcp05) -> <<"erlmcp 0.5's technique">>;
-label(_) -> <<"erlmcp_native_registry">>.
+label(erlmcp05) -> <<"erlmcp05">>;
+label(_) -> <<"erlmcp_native">>.

@@ -52,7 +52,7 @@ measured({Path, Tree}, Options) ->
     erlmcp_native_progress:say(Options, "restart: ~s", [Path]),
     erlmcp_native_analysis_vm:with(beam, [], fun(Server) ->
         Port = erlmcp_native_analysis_vm:call(
-            Server, erlmcp_native_analysis_echo, tcp, [0, beam]
+            Server, erlmcp_native_analysis_peer, tcp, [0, beam]
         ),
         erlmcp_native_analysis_vm:with(Path, [], fun(Vm) ->
             Sizes = #{

@@ -59,6 +59,7 @@ value(Value, #{unit := Unit}) -> erlmcp_native_report_number:text(Value, Unit).
 
 %% @doc What a line is called.
 -spec label(erlmcp_native_report:line()) -> binary().
+label(#{label := <<"erlmcp05">>}) -> <<"erlmcp 0.5">>;
 label(#{label := Label}) -> Label.
 
 y_axis(#{label := Label, unit := Unit}, #{y := Scale, right := Right} = Frame) ->
