@@ -32,14 +32,15 @@ http(Path, #{delay_ms := DelayMs} = Options) ->
     end).
 
 %% @private
--spec handle_request(binary(), map(), term()) -> erlmcp_native_http_handler:answer().
+-spec handle_request(binary(), map(), erlmcp_native_http_handler:context()) ->
+    erlmcp_native_http_handler:answer().
 handle_request(<<"initialize">>, Params, _) ->
     {reply, #{
         protocolVersion => erlmcp_native_http:negotiate(Params, [<<"2025-11-25">>]),
         capabilities => #{tools => #{}},
         serverInfo => #{name => <<"analysis">>, version => <<"1">>}
     }};
-handle_request(<<"tools/call">>, _, DelayMs) ->
+handle_request(<<"tools/call">>, _, #{arg := DelayMs}) ->
     receive
     after DelayMs -> ok
     end,
@@ -80,9 +81,9 @@ flooded(Socket, Bytes, Each, Next, Count, Due) ->
     end.
 
 numbered(Number, Bytes) ->
-    Head = io_lib:format("{\"jsonrpc\":\"2.0\",\"method\":\"n\",\"params\":{\"n\":~9..0b,\"p\":\"", [Number]),
-    Padding = Bytes - iolist_size(Head) - 3,
-    [Head, lists:duplicate(Padding, $x), "\"}}\n"].
+    Head = io_lib:format("{\"jsonrpc\":\"2.0\",\"method\":\"n\",\"n\":~9..0b,\"p\":\"", [Number]),
+    Padding = Bytes - iolist_size(Head) - 2,
+    [Head, lists:duplicate(Padding, $x), "\"}\n"].
 
 echo() ->
     receive
