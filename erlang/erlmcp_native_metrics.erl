@@ -54,6 +54,7 @@
 
 %% The modules that have `metrics/0', one a line.
 -define(DECLARING, [
+    erlmcp_native_breakers,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
     erlmcp_native_registry_counters

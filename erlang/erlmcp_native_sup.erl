@@ -17,6 +17,7 @@ init([]) ->
         #{id => groups, start => {erlmcp_native_beam_groups, start_link, []}},
         %% Before the connections: it ends after them, and sees their last bytes out.
         #{id => stdio, start => {erlmcp_native_stdio, start_link, []}, shutdown => 700000},
+        #{id => breakers, start => {erlmcp_native_breakers, start_link, []}},
         supervisor(erlmcp_native_conn_sup),
         supervisor(erlmcp_native_listener_sup),
         supervisor(erlmcp_native_http_client_sup),
