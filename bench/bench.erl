@@ -75,6 +75,7 @@ modules() ->
         bench_http_client,
         bench_stdio,
         bench_children,
+        bench_registry,
         bench_soak,
         bench_http_soak
     ].

@@ -56,7 +56,7 @@ command -v wrk >/dev/null || fail 'no wrk in PATH: run make setup'
 
 rm -rf "$out/ebin"
 mkdir -p "$out/ebin"
-erlc -Werror +warn_missing_spec -o "$out/ebin" bench/*.erl
+erlc -Werror +warn_missing_spec -pa "$ebin" -o "$out/ebin" bench/*.erl
 erlc -Werror -o "$out/ebin" test/test_certs.erl
 if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
     cargo build --locked --release -p erlmcp_core --example http_echo
