@@ -47,6 +47,7 @@
     loss = none :: none | eof | erlmcp_native:reason(),
     refused = false :: boolean(),
     look = none :: none | {Timer :: reference(), Ms :: pos_integer()},
+    counts :: erlmcp_native_beam_count:counts(),
     ends = #{peername => undefined, sockname => undefined, peercert => undefined} :: map(),
     frames_in = 0 :: non_neg_integer(),
     bytes_in = 0 :: non_neg_integer(),
@@ -72,11 +73,12 @@ begin_to(#{command := _} = Child, #{high_water_bytes := HighWater} = Options) ->
     case erlmcp_native_beam_child:start(Child, HighWater) of
         {ok, Session} ->
             Stream = erlmcp_native_beam_stream:child(Session),
-            {ok, started(new({open, Stream}, Options, erlmcp_native_beam_child:ends(Session)))};
+            Ends = erlmcp_native_beam_child:ends(Session),
+            {ok, started(new({open, Stream}, Options, Ends, stdio))};
         {error, {path_unavailable, _, _}} = Error ->
             Error;
         {error, Reason} ->
-            {ok, started(lose(Reason, new(failed, Options, #{})))}
+            {ok, started(lose(Reason, new(failed, Options, #{}, stdio)))}
     end;
 begin_to(Endpoint, Options) ->
     {ok, new({connecting, erlmcp_native_beam_opening:dial(Endpoint, Options)}, Options, #{})}.
@@ -91,7 +93,7 @@ open_stdio(Options) ->
     case erlmcp_native_beam_stdio:open(Options) of
         {ok, Device} ->
             Stream = erlmcp_native_beam_stream:stdio(Device),
-            Socket = started(new({open, Stream}, Options, #{})),
+            Socket = started(new({open, Stream}, Options, #{}, stdio)),
             {ok, Socket, erlmcp_native_beam_stdio:leaving(Device)};
         {error, _} = Error ->
             Error
@@ -107,12 +109,26 @@ accepted(Phase, Options, Ends) ->
     new(Phase, Options, Ends).
 
 new(Phase, Options, Ends) ->
+    new(Phase, Options, Ends, tcp).
+
+new(Phase, Options, Ends, Transport) ->
     S = #socket{
         phase = Phase,
         options = Options,
-        frames = erlmcp_native_beam_frame:new(Options)
+        frames = erlmcp_native_beam_frame:new(Options),
+        counts = counted(Phase, erlmcp_native_beam_count:new(Transport))
     },
     S#socket{ends = maps:merge(S#socket.ends, Ends)}.
+
+counted({connecting, _}, Counts) ->
+    Counts;
+counted(Outcome, Counts) ->
+    ok =
+        case Outcome of
+            failed -> erlmcp_native_beam_count:failed(Counts);
+            {open, _} -> erlmcp_native_beam_count:opened(Counts)
+        end,
+    Counts.
 
 %% @private
 -spec take(socket(), non_neg_integer(), non_neg_integer()) ->
@@ -123,9 +139,17 @@ take(#socket{phase = {connecting, _}} = S, _, _) ->
     {[], connecting, S};
 take(#socket{frames = Frames0} = S0, MaxItems, MaxBytes) ->
     {Items, Left, Frames} = erlmcp_native_beam_frame:take(Frames0, MaxItems, MaxBytes),
-    S = S0#socket{frames = Frames, frames_in = S0#socket.frames_in + length(Items)},
-    #socket{options = #{decode := Decode}} = S,
+    Count = length(Items),
+    S = S0#socket{frames = Frames, frames_in = S0#socket.frames_in + Count},
+    #socket{options = #{decode := Decode}, counts = Counts} = S,
+    ok = erlmcp_native_beam_count:frames_in(Count, Counts),
+    ok = erlmcp_native_beam_count:oversized(oversized(Left, Items, S), Counts),
     after_items(Left, erlmcp_native_decode:items(Decode, beam, Items), S).
+
+oversized(too_large, _, _) -> 1;
+oversized(_, Items, #socket{options = #{on_oversize := discard}}) ->
+    length([Bytes || {oversized, Bytes} <- Items]);
+oversized(_, _, _) -> 0.
 
 after_items(more, Items, S) ->
     {Items, more, S};
@@ -161,9 +185,13 @@ arm(S) ->
 
 %% The first reason counts; the end of the peer's data is none yet.
 lose(Reason, #socket{loss = Loss} = S) when Loss =:= none; Loss =:= eof ->
+    ok = count_end(S),
     S#socket{loss = Reason};
 lose(_, S) ->
     S.
+
+count_end(#socket{phase = {open, _}, counts = Counts}) -> erlmcp_native_beam_count:ended(Counts);
+count_end(_) -> ok.
 
 %% @private
 -spec send(socket(), iodata()) -> {ok | {error, erlmcp_native:reason()}, socket()}.
@@ -183,9 +211,11 @@ transmit(Wire, Size, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
     S = S0#socket{phase = {open, Stream}},
     case Result of
         ok ->
-            #socket{frames_out = Frames, bytes_out = Bytes} = S,
+            #socket{frames_out = Frames, bytes_out = Bytes, counts = Counts} = S,
+            ok = erlmcp_native_beam_count:sent(Size, Counts),
             {ok, S#socket{frames_out = Frames + 1, bytes_out = Bytes + Size}};
         {error, busy} ->
+            ok = erlmcp_native_beam_count:busy(S#socket.counts),
             {Result, look_later(S#socket{refused = true})};
         {error, closed} ->
             %% Those who wait for the notice are to learn of it as well. What `inet' says of the
@@ -230,12 +260,15 @@ handle_info(Msg, #socket{phase = {open, Stream}} = S) ->
 handle_info(_, #socket{phase = failed}) ->
     unknown.
 
-opened({open, Stream, Ends}, S) ->
+opened({open, Stream, Ends}, #socket{counts = Counts} = S) ->
+    ok = erlmcp_native_beam_count:opened(Counts),
     S#socket{phase = {open, Stream}, ends = Ends};
-opened({failed, Reason}, S) ->
+opened({failed, Reason}, #socket{counts = Counts} = S) ->
+    ok = erlmcp_native_beam_count:failed(Counts),
     S#socket{phase = failed, loss = Reason}.
 
-arrived({data, Chunk}, #socket{frames = Frames, bytes_in = Bytes} = S) ->
+arrived({data, Chunk}, #socket{frames = Frames, bytes_in = Bytes, counts = Counts} = S) ->
+    ok = erlmcp_native_beam_count:bytes_in(byte_size(Chunk), Counts),
     S#socket{
         frames = erlmcp_native_beam_frame:push(Chunk, Frames),
         bytes_in = Bytes + byte_size(Chunk)
@@ -279,7 +312,8 @@ look(S) ->
 close(#socket{phase = {connecting, Opening}}) ->
     erlmcp_native_beam_opening:cancel(Opening);
 close(#socket{phase = {open, Stream}, options = #{linger_ms := Linger}} = S) ->
-    _ = forget_own(S),
+    %% Counts the end, unless it has been.
+    _ = lose(closed, forget_own(S)),
     erlmcp_native_beam_stream:close(Stream, Linger);
 close(#socket{phase = failed}) ->
     ok.

@@ -18,6 +18,8 @@
     record_corrected/3,
     snapshot/1,
     empty/0,
+    counted/3,
+    bucket/1,
     merge/2,
     subtract/2,
     percentile/2,
@@ -142,6 +144,13 @@ snapshot(#histogram{counters = Counters, largest = Largest}) ->
 empty() ->
     #{count => 0, sum => 0, max => 0, buckets => #{}}.
 
+%% @private A snapshot of what the native core has counted, in the same buckets.
+-spec counted(Sum, Max, [{Bucket :: non_neg_integer(), pos_integer()}]) -> snapshot() when
+    Sum :: non_neg_integer(), Max :: non_neg_integer().
+counted(Sum, Max, Buckets) ->
+    Count = lists:sum([N || {_, N} <- Buckets]),
+    #{count => Count, sum => Sum, max => Max, buckets => maps:from_list(Buckets)}.
+
 %% @doc The snapshot that a histogram would give into which both had been recorded.
 -spec merge(snapshot(), snapshot()) -> snapshot().
 merge(A, B) ->
@@ -228,7 +237,8 @@ count_at_most(Snapshot, Value) ->
 
 buckets(#{buckets := Buckets}) -> Buckets.
 
-%% A value of 7 bits or less is its own bucket; of a larger one the first 7 bits count.
+%% @private A value of 7 bits or less is its own bucket; of a larger one the first 7 bits count.
+-spec bucket(non_neg_integer()) -> non_neg_integer().
 bucket(Value) ->
     Shift = shift(Value, 0),
     Shift * ?PER_OCTAVE + (Value bsr Shift).

@@ -16,6 +16,7 @@
 
 -export([start/0, declare/1, declared/0]).
 -export([add/2, add/3, set/2, set/3, observe/2, observe/3, started/0, observe_since/3]).
+-export([cell/2, add_to/2]).
 -export([recording/1, is_recording/0]).
 -export([overview/0, overview/1, families/1, family/1, snapshot/1, snapshot/2]).
 
@@ -54,6 +55,7 @@
 
 %% The modules that have `metrics/0', one a line.
 -define(DECLARING, [
+    erlmcp_native_beam_count,
     erlmcp_native_breakers,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
@@ -104,6 +106,16 @@ add(Name, Labels, N) ->
         Cell -> erlmcp_native_metric:add(Cell, N)
     end.
 
+%% @doc What {@link add_to/2} adds to, for who adds often and can keep it.
+-spec cell(atom(), Labels :: [atom()]) -> erlmcp_native_metric:cell() | none.
+cell(Name, Labels) ->
+    persistent_term:get(?CELL(Name, Labels), none).
+
+%% @doc As {@link add/3}, without looking for it.
+-spec add_to(erlmcp_native_metric:cell() | none, integer()) -> ok.
+add_to(none, _) -> ok;
+add_to(Cell, N) -> erlmcp_native_metric:add(Cell, N).
+
 %% @equiv set(Name, [], Value)
 -spec set(atom(), integer()) -> ok.
 set(Name, Value) ->
@@ -151,6 +163,7 @@ observe_since(Name, Labels, Started) ->
 %% application setting `histograms' says what it is at the start.
 -spec recording(boolean()) -> ok.
 recording(On) when is_boolean(On) ->
+    ok = erlmcp_native_metrics_core:set_recording(On),
     persistent_term:put(?RECORDING, On).
 
 %% @doc Whether histograms are recorded.
@@ -186,16 +199,39 @@ labelled(Labels, Series, Metric) ->
 %% @doc Metrics as they are, for who works on them further, sorted by name.
 -spec families(selection()) -> [family()].
 families(Selection) ->
-    Declared = [
-        read(Declaration)
-     || Declaration <- maps:values(declared()), selected(Selection, Declaration)
-    ],
-    Core = [Family || Family <- erlmcp_native_metrics_core:families(), selected(Selection, Family)],
-    Known = [Family || Family <- Declared ++ Core, is_known(Family)],
-    lists:sort(fun(#{name := A}, #{name := B}) -> A =< B end, Known).
+    Core = [Family || Family <- core(Selection), selected(Selection, Family)],
+    Wanted = [D || D <- maps:values(declared()), selected(Selection, D)],
+    All = lists:foldl(fun join/2, named(Core), [read(Declaration) || Declaration <- Wanted]),
+    [Family || {_, Family} <- lists:sort(maps:to_list(All)), is_known(Family)].
+
+named(Families) ->
+    maps:from_list([{Name, Family} || #{name := Name} = Family <- Families]).
+
+%% What the path `beam' counts is declared a second time, for nodes without the core.
+join(#{name := Name, series := Series} = Family, All) ->
+    case All of
+        #{Name := #{series := Core} = Known} -> All#{Name := Known#{series := Core ++ Series}};
+        #{} -> All#{Name => Family}
+    end.
 
 is_known(#{labels := [], series := []}) -> false;
 is_known(_) -> true.
+
+%% To read them means asking another program.
+core(Selection) ->
+    case is_ours_alone(Selection) of
+        true -> [];
+        false -> erlmcp_native_metrics_core:families()
+    end.
+
+is_ours_alone(all) -> false;
+is_ours_alone(Names) when is_list(Names) -> lists:all(fun is_ours_alone/1, Names);
+is_ours_alone(Name) ->
+    case declared() of
+        #{Name := #{labels := [{path, [beam]} | _]}} -> false;
+        #{Name := _} -> true;
+        #{} -> false
+    end.
 
 read(#{name := Name, labels := Labels} = Declaration) ->
     Cell = fun(Values) -> persistent_term:get(?CELL(Name, Values)) end,
@@ -212,13 +248,10 @@ selected(One, Family) -> selected([One], Family).
 %% @doc One metric.
 -spec family(atom()) -> {ok, family()} | error.
 family(Name) ->
-    case declared() of
-        #{Name := Declaration} -> {ok, read(Declaration)};
-        #{} -> found([F || #{name := N} = F <- erlmcp_native_metrics_core:families(), N =:= Name])
+    case [Family || #{name := Found} = Family <- families(Name), Found =:= Name] of
+        [Family] -> {ok, Family};
+        [] -> error
     end.
-
-found([Family]) -> {ok, Family};
-found([]) -> error.
 
 %% @doc What a histogram has recorded, all its series together.
 -spec snapshot(atom()) -> erlmcp_native_histogram:snapshot().

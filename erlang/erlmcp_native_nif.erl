@@ -26,7 +26,8 @@
     listener_close/1,
     set_workers/1,
     log_to/2,
-    metrics_read/0
+    metrics_read/0,
+    metrics_recording/1
 ]).
 -export([
     http_client_open/2,
@@ -212,9 +213,18 @@ set_workers(_Count) -> ?NOT_LOADED.
 -spec log_to(pid(), none | error | warning | info | debug | trace) -> ok.
 log_to(_Receiver, _Level) -> ?NOT_LOADED.
 
-%% @doc Reads the native counters.
--spec metrics_read() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
+%% @doc Reads what the native side counts: name, kind, group, unit, help and value, which is a
+%% number, one for each transport, or, of a histogram, sum, maximum and counts by bucket.
+-spec metrics_read() -> [{atom(), atom(), atom(), atom(), binary(), Value}] when
+    Value ::
+        non_neg_integer()
+        | [{atom(), non_neg_integer()}]
+        | {non_neg_integer(), non_neg_integer(), [{non_neg_integer(), pos_integer()}]}.
 metrics_read() -> ?NOT_LOADED.
+
+%% @doc Switches the recording of native histograms on or off.
+-spec metrics_recording(boolean()) -> ok.
+metrics_recording(_On) -> ?NOT_LOADED.
 
 %% @doc The names and strings that {@link json_decode/6} need not make.
 -spec json_words() -> tuple().

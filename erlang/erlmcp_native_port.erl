@@ -96,7 +96,7 @@ ask(Op, Body) ->
     end.
 
 %% @doc The counters of the program; none while it does not run.
--spec metrics() -> [{atom(), counter | gauge, Help :: binary(), non_neg_integer()}].
+-spec metrics() -> [{atom(), atom(), atom(), atom(), Help :: binary(), Value :: term()}].
 metrics() ->
     case os_pid() of
         {ok, _} -> counters(ask(?TO_METRICS, []));
@@ -105,11 +105,17 @@ metrics() ->
 
 counters({ok, Term}) ->
     [
-        {binary_to_atom(Name), Kind, Help, Value}
-     || {Name, Kind, Help, Value} <- erlmcp_native_port_term:read(Term)
+        {atom(Name), atom(Kind), atom(Group), atom(Unit), Help, each(Value)}
+     || {Name, Kind, Group, Unit, Help, Value} <- erlmcp_native_port_term:read(Term)
     ];
 counters({error, _}) ->
     [].
+
+each([_ | _] = Values) -> [{atom(Transport), Value} || {Transport, Value} <- Values];
+each(Value) -> Value.
+
+%% The program makes no atoms; its names are few, and its own.
+atom(Name) -> binary_to_atom(Name).
 
 %% @doc Sets the level below which the program makes no events.
 -spec log_level(0..5) -> ok.

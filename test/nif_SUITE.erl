@@ -60,6 +60,7 @@ garbage_arguments(_) ->
     [call(F, [Term || _ <- Args]) || {F, Args} <- Lawful, Term <- garbage()],
     [?assertError(badarg, erlmcp_native_nif:stdio_open(Term)) || Term <- garbage()],
     ok = erlmcp_native_log:set_level(warning),
+    ok = erlmcp_native_nif:metrics_recording(true),
     ?assertEqual(loaded, erlmcp_native_nif:status()).
 
 call(Function, Args) ->
@@ -121,6 +122,7 @@ lawful() ->
         {http_close, [Server]},
         {log_to, [whereis(erlmcp_native_log), warning]},
         {metrics_read, []},
+        {metrics_recording, [true]},
         {stdio_is_leaving, []},
         {json_words, []},
         {json_decode, Decode},

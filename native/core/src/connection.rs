@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::event::{Event, Sink};
 use crate::frame::{Item, envelope};
 use crate::inbox::{Batch, Inbox, Status};
-use crate::metrics;
+use crate::metrics::{self, Opened, Transport};
 use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
 use crate::outbox::Outbox;
 use crate::pair::Pair;
@@ -102,6 +102,7 @@ impl Message for Bytes {
 
 pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
+    transport: Transport,
     /// Taken before the inbox, never while it is held.
     pub(crate) reader: Mutex<Reader>,
     pub(crate) inbox: Mutex<Inbox>,
@@ -142,7 +143,7 @@ impl Connection {
         tls: Option<Tls>,
         limits: Arc<Limits>,
     ) -> Self {
-        let shared = Shared::new(sink, limits);
+        let shared = Shared::new(sink, limits, Transport::Tcp);
         runtime.spawn(run(shared.clone(), async move |shared: Arc<Shared>| {
             let stream = dial(&endpoint, &options).await?;
             stream.set_options(tcp)?;
@@ -171,7 +172,7 @@ impl Connection {
         acceptor: Option<Acceptor>,
         limits: Arc<Limits>,
     ) -> Self {
-        let shared = Shared::new(sink, limits);
+        let shared = Shared::new(sink, limits, Transport::Tcp);
         runtime.spawn(run(
             shared.clone(),
             async move |shared: Arc<Shared>| match acceptor {
@@ -196,7 +197,7 @@ impl Connection {
         target: OwnedFd,
         limits: Arc<Limits>,
     ) -> Self {
-        let shared = Shared::new(sink, limits);
+        let shared = Shared::new(sink, limits, Transport::Stdio);
         runtime.spawn(run(shared.clone(), async move |_| {
             Ok(Established::Pair(Pair::new(source, target)?))
         }));
@@ -213,7 +214,7 @@ impl Connection {
         command: Command,
         limits: Arc<Limits>,
     ) -> (Self, Lines) {
-        let shared = Shared::new(sink, limits);
+        let shared = Shared::new(sink, limits, Transport::Stdio);
         let lines = Lines::new();
         let told = lines.clone();
         let reading = match command.stderr {
@@ -276,10 +277,10 @@ impl Connection {
         let mut outbox = lock(&shared.outbox);
         outbox.admit(len).inspect_err(|error| {
             if *error == Error::Busy {
-                metrics::sends_refused_busy.add(1);
+                metrics::sends_refused_busy.add(shared.transport, 1);
             }
         })?;
-        shared.counters.sent(len);
+        shared.sent(body.len(), len);
         let prefix = envelope
             .prefix
             .as_ref()
@@ -377,15 +378,14 @@ where
     };
     match established {
         Ok(established) => {
-            metrics::connections_opened.add(1);
+            let _opened = Opened::new(shared.transport);
             let (wire, child) = shared.establish(established);
             let driver = Box::pin(Driver::new(shared, wire, child).run());
             end.reason = driver.await;
-            metrics::connections_ended.add(1);
         }
         Err(error) => {
             tracing::debug!(%error, "not connected");
-            metrics::connections_failed.add(1);
+            metrics::connections_failed.add(end.shared.transport, 1);
             end.reason = error;
         }
     }
@@ -408,8 +408,9 @@ impl Drop for End {
 }
 
 impl Shared {
-    fn new(sink: Box<dyn Sink>, limits: Arc<Limits>) -> Arc<Self> {
+    fn new(sink: Box<dyn Sink>, limits: Arc<Limits>, transport: Transport) -> Arc<Self> {
         Arc::new(Self {
+            transport,
             reader: Mutex::new(Reader::new(&limits)),
             inbox: Mutex::new(Inbox::new()),
             outbox: Mutex::new(Outbox::new(limits.max_queue)),
@@ -526,8 +527,11 @@ impl Shared {
             self.eof();
             return Ok(());
         }
-        self.counters.bytes_in(read);
+        self.count_bytes_in(read);
         let (batch, result) = reader.split(read);
+        if result.is_err() {
+            metrics::frames_oversized.add(self.transport, 1);
+        }
         if let Some(batch) = batch {
             self.deliver(batch);
         }
@@ -539,11 +543,12 @@ impl Shared {
             .items
             .iter()
             .filter(|item| matches!(item, Item::Oversized(_)));
-        metrics::frames_oversized.add(oversized.count() as u64);
+        metrics::frames_oversized.add(self.transport, oversized.count() as u64);
         self.counters
             .frames_in
             .fetch_add(batch.items.len() as u64, Ordering::Relaxed);
-        metrics::frames_in.add(batch.items.len() as u64);
+        metrics::frames_in.add(self.transport, batch.items.len() as u64);
+        metrics::frame_in_bytes.record_all(batch.items.iter().map(Item::bytes));
         let mut inbox = lock(&self.inbox);
         if inbox.ended().is_none() {
             inbox.push(batch);
@@ -554,6 +559,23 @@ impl Shared {
     pub(crate) fn tell_waiting(&self) {
         let tell = lock(&self.inbox).tell();
         self.emit_ready(tell);
+    }
+
+    pub(crate) fn count_bytes_in(&self, n: usize) {
+        self.counters
+            .bytes_in
+            .fetch_add(n as u64, Ordering::Relaxed);
+        metrics::bytes_in.add(self.transport, n as u64);
+    }
+
+    /// A message was accepted whose delimiters make it `len` bytes.
+    fn sent(&self, body: usize, len: usize) {
+        let counters = &self.counters;
+        counters.frames_out.fetch_add(1, Ordering::Relaxed);
+        counters.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
+        metrics::frames_out.add(self.transport, 1);
+        metrics::bytes_out.add(self.transport, len as u64);
+        metrics::frame_out_bytes.record(body as u64);
     }
 
     fn eof(&self) {
@@ -622,20 +644,6 @@ impl Shared {
             waiting: lock(&self.inbox).waiting(),
             queued: lock(&self.outbox).bytes(),
         }
-    }
-}
-
-impl Counters {
-    pub(crate) fn bytes_in(&self, n: usize) {
-        self.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-        metrics::bytes_in.add(n as u64);
-    }
-
-    fn sent(&self, len: usize) {
-        self.frames_out.fetch_add(1, Ordering::Relaxed);
-        self.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
-        metrics::frames_out.add(1);
-        metrics::bytes_out.add(len as u64);
     }
 }
 

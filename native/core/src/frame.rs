@@ -29,6 +29,16 @@ pub enum Item {
     Oversized(u64),
 }
 
+impl Item {
+    /// Its length without the delimiter.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Frame { len, .. } => *len as u64,
+            Self::Oversized(len) => *len,
+        }
+    }
+}
+
 /// Finds frames in a growing buffer. Every byte is looked at once, however it arrives.
 #[derive(Debug)]
 pub struct Splitter {

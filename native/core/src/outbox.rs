@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 
 use crate::error::Error;
+use crate::metrics;
 
 /// The bounded queue of a connection.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub struct Outbox {
     max: usize,
     /// A send was refused and its sender has not been told of room yet.
     refused: bool,
+    /// Since when something waits.
+    since: Option<Instant>,
     phase: Phase,
 }
 
@@ -35,6 +39,7 @@ impl Outbox {
             bytes: 0,
             max,
             refused: false,
+            since: None,
             phase: Phase::Connecting,
         }
     }
@@ -113,6 +118,9 @@ impl Outbox {
         if !part.is_empty() {
             self.bytes += part.len();
             self.queue.push_back(part);
+            if self.since.is_none() {
+                self.since = Some(Instant::now());
+            }
         }
     }
 
@@ -150,6 +158,9 @@ impl Outbox {
         if self.queue.is_empty() {
             // Room for a burst is not kept through quiet times.
             self.queue = VecDeque::new();
+            if let Some(since) = self.since.take() {
+                metrics::outbound_queue_us.record_since(since);
+            }
         }
         self.refused && self.bytes <= self.max / 2 && std::mem::take(&mut self.refused)
     }

@@ -5,7 +5,6 @@ use bytes::BytesMut;
 use crate::error::Error;
 use crate::frame::{Item, Splitter};
 use crate::inbox::Batch;
-use crate::metrics;
 use crate::options::Limits;
 use crate::pool;
 use crate::read_size::{MAX, ReadSize};
@@ -96,9 +95,6 @@ impl Reader {
         let mut items: Vec<Item> = Vec::new();
         let (done, result) = self.splitter.split(&self.buf, &mut items);
         let data = self.buf.split_to(done).freeze();
-        if result.is_err() {
-            metrics::frames_oversized.add(1);
-        }
         let batch = if items.is_empty() {
             None
         } else {

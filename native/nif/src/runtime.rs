@@ -23,6 +23,11 @@ pub(crate) fn handle() -> NifResult<Handle> {
         .map_err(|_| Error::BadArg)
 }
 
+/// The runtime, if it has been made: to look at it is no reason to make it.
+pub(crate) fn started() -> Option<Handle> {
+    RUNTIME.get().map(|runtime| runtime.handle().clone())
+}
+
 /// Sets the number of worker threads; `false` if the runtime runs already.
 #[rustler::nif]
 fn set_workers(workers: usize) -> NifResult<bool> {

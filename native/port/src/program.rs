@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use erlmcp_core::child::Children;
-use erlmcp_core::metrics::{ALL, Kind, native_tasks};
+use erlmcp_core::metrics::{Value, native_tasks, read};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::child::Parent;
@@ -138,21 +138,48 @@ impl Running {
     }
 }
 
-/// Sends all counters: `[{Name, counter | gauge, Help, Value}]`.
+/// Sends what is counted: `[{Name, Kind, Group, Unit, Help, Value}]`, where a value is a number,
+/// `[{Transport, Number}]`, or, of a histogram, `{Sum, Largest, [{Bucket, Count}]}`.
 pub(crate) fn metrics(program: &Arc<Program>, id: u64) {
+    let all = read(Some(&program.runtime));
     let mut out = Writer::new();
-    out.list(ALL.len());
-    for metric in ALL {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        out.tuple(4)
-            .binary(metric.name.as_bytes())
-            .atom(kind)
-            .binary(metric.help.as_bytes())
-            .integer(metric.get());
+    out.list(all.len());
+    for (said, value) in all {
+        out.tuple(6)
+            .binary(said.name.as_bytes())
+            .binary(said.kind.name().as_bytes())
+            .binary(said.group.as_bytes())
+            .binary(said.unit.as_bytes())
+            .binary(said.help.as_bytes());
+        metric(&mut out, value);
     }
     out.nil();
     program.out.send(to_vm::METRICS, id, &[&out.finish()]);
+}
+
+fn metric(out: &mut Writer, value: Value) {
+    match value {
+        Value::One(n) => {
+            out.integer(n);
+        }
+        Value::Each(each) => {
+            out.list(each.len());
+            for (name, n) in each {
+                out.tuple(2).binary(name.as_bytes()).integer(n);
+            }
+            out.nil();
+        }
+        Value::Recorded {
+            sum,
+            largest,
+            buckets,
+        } => {
+            out.tuple(3).integer(sum).integer(largest);
+            out.list(buckets.len());
+            for (bucket, count) in buckets {
+                out.tuple(2).integer(bucket).integer(count);
+            }
+            out.nil();
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, Transport};
 use crate::stream::Stream;
 
 /// What the owner of a connection can ask about its stream, which the protocol holds.
@@ -97,7 +97,7 @@ impl AsyncRead for Io {
         let read = (buf.filled().len() - before) as u64;
         if read > 0 {
             this.trace.read.fetch_add(read, Ordering::Relaxed);
-            metrics::bytes_in.add(read);
+            metrics::bytes_in.add(Transport::Http, read);
         }
         this.trace.note(&result);
         result
@@ -107,7 +107,7 @@ impl AsyncRead for Io {
 impl Io {
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = &result {
-            metrics::bytes_out.add(*written as u64);
+            metrics::bytes_out.add(Transport::Http, *written as u64);
         }
         self.trace.note(&result);
         result

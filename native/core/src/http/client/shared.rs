@@ -15,7 +15,7 @@ use super::pool::{Due, Idle, Multiplexed, Plan, Pool, Protocol};
 use super::request::{Job, Origin};
 use super::{Counts, Failure, News, Notify, Options, Request, Taken, clock, h1};
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, Transport};
 use crate::sync::lock;
 
 /// What the owner and the tasks of a client share.
@@ -255,7 +255,7 @@ impl Shared {
 
     /// A dial has failed: so have the requests it was for, if there is no other connection for them.
     pub(crate) fn dial_failed(self: &Arc<Self>, upto: u64, failure: Failure) {
-        metrics::connections_failed.add(1);
+        metrics::connections_failed.add(Transport::Http, 1);
         let mut pool = lock(&self.pool);
         pool.dials -= 1;
         if pool.open > 0 {
@@ -274,7 +274,7 @@ impl Shared {
 
     /// A connection over HTTP/1.1 stands, and is busy until it asks for more.
     pub(crate) fn opened(&self) {
-        metrics::connections_opened.add(1);
+        metrics::connections_opened.add(Transport::Http, 1);
         let mut pool = lock(&self.pool);
         pool.dials -= 1;
         pool.open += 1;
@@ -305,7 +305,7 @@ impl Shared {
     }
 
     pub(crate) fn ended(self: &Arc<Self>, link: &Arc<h1::Link>) {
-        metrics::connections_ended.add(1);
+        metrics::connections_ended.add(Transport::Http, 1);
         let mut pool = lock(&self.pool);
         pool.open -= 1;
         let place = pool
@@ -322,7 +322,7 @@ impl Shared {
 
     /// A connection over HTTP/2 stands.
     pub(crate) fn multiplexed(&self, link: Multiplexed) {
-        metrics::connections_opened.add(1);
+        metrics::connections_opened.add(Transport::Http, 1);
         let mut pool = lock(&self.pool);
         pool.dials -= 1;
         pool.open += 1;
@@ -377,7 +377,7 @@ impl Shared {
     }
 
     pub(crate) fn multiplexed_ended(self: &Arc<Self>, waker: &Waker) {
-        metrics::connections_ended.add(1);
+        metrics::connections_ended.add(Transport::Http, 1);
         lock(&self.pool).open -= 1;
         self.leaving(waker);
     }

@@ -14,7 +14,7 @@ use super::listener::Shared as Server;
 use super::session::Session;
 use super::stream::Takeover;
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, Opened, Transport};
 use crate::stream::Stream;
 use crate::sync::lock;
 
@@ -123,6 +123,7 @@ impl Connection {
 /// The life of an accepted socket.
 pub(crate) async fn run(server: Arc<Server>, connection: Arc<Connection>, stream: Stream) {
     let _live = metrics::native_http_connections.live();
+    let _opened = Opened::new(Transport::Http);
     // A client that has gone already is found out by the first read.
     let _ = stream.set_options(server.options.tcp);
     let peer = stream.peer();

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode, request};
 
 use super::state::{Answer, AnswerBody, Counted, Parts, Phase, Shared, State, bare};
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, Transport};
 use crate::stream::Address;
 use crate::sync::lock;
 
@@ -167,7 +167,7 @@ impl Exchange {
         }
         if parts.bytes > 0 && parts.bytes + part.len() > max {
             parts.refused = true;
-            metrics::sends_refused_busy.add(1);
+            metrics::sends_refused_busy.add(Transport::Http, 1);
             return Err(Error::Busy);
         }
         parts.bytes += part.len();

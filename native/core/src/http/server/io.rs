@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
 use super::check::Check;
-use crate::metrics;
+use crate::metrics::{self, Transport};
 use crate::stream::Stream;
 use crate::sync::lock;
 
@@ -245,7 +245,7 @@ impl Inner {
             }
         }
         let read = buf.filled().get(start..).unwrap_or_default();
-        metrics::bytes_in.add(read.len() as u64);
+        metrics::bytes_in.add(Transport::Http, read.len() as u64);
         let Some(check) = &mut self.check else {
             return Poll::Ready(Ok(()));
         };
@@ -276,7 +276,7 @@ impl Inner {
         let result = write(self.wire.as_write());
         self.blocked = result.is_pending();
         let written = ready!(result)?;
-        metrics::bytes_out.add(written as u64);
+        metrics::bytes_out.add(Transport::Http, written as u64);
         self.last_written = Some(Instant::now());
         Poll::Ready(Ok(written))
     }
