@@ -5,7 +5,7 @@
 %% request was due ({@link erlmcp_native_analysis_schedule}): it finds out how long one waits.
 -module(erlmcp_native_analysis_load).
 
--export([run/2, summary/1]).
+-export([check/1, run/2, summary/1]).
 
 -export_type([load/0, result/0, summary/0]).
 
@@ -66,6 +66,20 @@
     rate_per_s => closed,
     drain_ms => 5000
 }).
+
+%% @doc Refuses what is no option of a load.
+-spec check(term()) -> ok | {error, {option, term(), term()}}.
+check(Load) when is_map(Load) ->
+    case [KV || {Key, Value} = KV <- maps:to_list(Load), not valid(Key, Value)] of
+        [] -> ok;
+        [{Key, Value} | _] -> {error, {option, Key, Value}}
+    end;
+check(Load) ->
+    {error, {option, load, Load}}.
+
+valid(Key, infinity) when Key =:= count; Key =:= duration_ms -> true;
+valid(rate_per_s, V) -> V =:= closed orelse (is_number(V) andalso V > 0);
+valid(Key, V) -> is_map_key(Key, ?DEFAULTS) andalso is_integer(V) andalso V > 0.
 
 %% @doc Runs a load; the calling process should have no other messages to wait for. An error is the
 %% reason for which not one worker could connect.

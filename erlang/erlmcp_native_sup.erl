@@ -24,6 +24,7 @@ init([]) ->
         #{id => registry_scope, start => {erlmcp_native_registry_scope, start_link, []}},
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
         supervisor(erlmcp_native_http_sup),
+        supervisor(erlmcp_native_analysis_sup),
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
     ],
     %% None of them needs another: with OTP's one restart in 5 s, two that fail for reasons of their
