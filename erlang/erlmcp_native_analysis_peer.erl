@@ -4,7 +4,7 @@
 
 -behaviour(erlmcp_native_http_handler).
 
--export([tcp/2, http/2, flood/2]).
+-export([tcp/2, http/2, flood/2, lasting/1]).
 
 %% Callback of erlmcp_native_http_handler.
 -export([handle_request/3]).
@@ -95,7 +95,10 @@ echo() ->
             echo()
     end.
 
-%% What a call from another VM opens would end with it.
+%% @doc Runs the function in a process that outlives the call, goes on there with the function that
+%% it returns beside its result, and returns the result. What a call from another VM opens would
+%% end with it.
+-spec lasting(fun(() -> {Result, fun(() -> term())})) -> Result.
 lasting(Begin) ->
     Caller = self(),
     {Pid, Monitor} = spawn_monitor(fun() ->

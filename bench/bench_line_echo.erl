@@ -1,0 +1,9 @@
+%% @doc {@link bench_line_server} where the analyses look for a server to compare with.
+-module(bench_line_echo).
+
+-export([serve/1]).
+
+-spec serve(erlmcp_native_report:path()) -> inet:port_number().
+serve(_) ->
+    {Port, _} = bench_peer:lasting(fun() -> bench_line_server:listen([]) end),
+    Port.
