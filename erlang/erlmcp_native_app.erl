@@ -10,6 +10,7 @@ start(_, _) ->
     case erlmcp_native_path:configure() of
         ok ->
             ok = erlmcp_native_metrics:start(),
+            ok = erlmcp_native_telemetry:start(),
             erlmcp_native_sup:start_link();
         {error, _} = Error -> Error
     end.

@@ -24,6 +24,7 @@
     endpoint => binary(),
     revisions => [binary(), ...],
     http_sse => false | #{sse := binary(), messages := binary()},
+    metrics => false | binary(),
     sessions => boolean(),
     max_sessions => pos_integer(),
     session_idle_ms => pos_integer(),

@@ -275,6 +275,7 @@ session_id(#{id := Id}) -> Id.
 %% ---- responses
 
 respond({Id, Method}, Response, #answer{era = Era} = Answer) ->
+    ok = erlmcp_native_http_measure:answered(Method, Response),
     Complete =
         case Era of
             modern -> erlmcp_native_http_message:complete(Id, Method, Response);

@@ -79,8 +79,13 @@ send(Client, Message) ->
 
 %% @doc The same for a request with limits of its own, `timeout_ms' and `total_timeout_ms', each of
 %% which may be `infinity'. Without it those of the client apply, but to a `subscriptions/listen',
-%% which has none.
--spec send(pid(), iodata(), erlmcp_native_http_client_requests:limits()) ->
+%% which has none. `trace' puts a W3C trace context into `_meta' of the message, in place of what
+%% is there.
+-spec send(pid(), iodata(), #{
+    timeout_ms => pos_integer() | infinity,
+    total_timeout_ms => pos_integer() | infinity,
+    trace => erlmcp_native_trace_context:trace()
+}) ->
     ok | {error, erlmcp_native_http_client_core:send_error()}.
 send(Client, Message, Limits) ->
     call(Client, {send, Message, Limits}).

@@ -36,6 +36,12 @@ new(#{url := #{origin := Origin}, path := Path, http := Http} = Options) ->
 
 %% @doc Sends a message, or keeps it until it may be sent.
 -spec send(iodata(), Limits :: term(), core()) -> {ok | {error, send_error()}, [event()], core()}.
+send(Data, #{trace := Trace} = Given, Core) ->
+    Limits = maps:remove(trace, Given),
+    case erlmcp_native_trace_context:check(Trace) of
+        true -> traced(erlmcp_native_trace_context:into(Data, Trace), Limits, Core);
+        false -> {{error, {option, trace, Trace}}, [], Core}
+    end;
 send(Data, Given, Core) ->
     case {?REQUESTS:limits(Given), ?MESSAGE:read(Data)} of
         {{ok, Limits}, {ok, Message}} ->
@@ -47,6 +53,9 @@ send(Data, Given, Core) ->
         {_, {error, _} = Error} ->
             {Error, [], Core}
     end.
+
+traced({ok, Message}, Limits, Core) -> send(Message, Limits, Core);
+traced(error, _, Core) -> {{error, invalid_message}, [], Core}.
 
 %% @doc Stops waiting for a response and lets the server know.
 -spec cancel(id(), core()) -> {[event()], core()}.

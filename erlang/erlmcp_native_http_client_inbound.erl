@@ -36,7 +36,9 @@ item(Item, Exchange, #core{requests = Requests} = Core) ->
 
 message(#{kind := response, id := Id}, Text, Exchange, #core{requests = Requests} = Core) ->
     case ?REQUESTS:remove(Id, Requests) of
-        {#{message := Message, exchange := Key}, Rest} ->
+        {#{message := Message, exchange := Key} = Request, Rest} ->
+            #core{options = #{path := Path}} = Core,
+            ok = erlmcp_native_http_client_measure:ended(Path, answered, Request),
             Answered = ?EXCHANGE:linger(Key, Core#core{requests = Rest}),
             response(Message, Text, Exchange, Answered);
         error ->

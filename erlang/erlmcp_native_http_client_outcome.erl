@@ -228,7 +228,7 @@ tell_owner(client, _, _, Core) -> Core.
 %% @doc A request gets no response any more.
 -spec fail(id(), reason(), #core{}) -> #core{}.
 fail(Id, Reason, #core{session = Session} = Core) ->
-    case removed(Id, Core) of
+    case removed(Id, Reason, Core) of
         {#{method := <<"initialize">>, from := client}, Removed} ->
             ?STREAM:lose_session(Removed);
         {#{method := <<"initialize">>}, Removed} ->
@@ -245,14 +245,15 @@ fail(Id, Reason, #core{session = Session} = Core) ->
 %% @doc The same without consequences for the session.
 -spec dropped(id(), reason(), #core{}) -> #core{}.
 dropped(Id, Reason, Core) ->
-    case removed(Id, Core) of
+    case removed(Id, Reason, Core) of
         {#{from := From}, Removed} -> tell_owner(From, Id, Reason, Removed);
         error -> Core
     end.
 
-removed(Id, #core{requests = Requests} = Core) ->
+removed(Id, Reason, #core{requests = Requests, options = #{path := Path}} = Core) ->
     case ?REQUESTS:remove(Id, Requests) of
-        {#{message := Message, exchange := Key}, Rest} ->
+        {#{message := Message, exchange := Key} = Request, Rest} ->
+            ok = erlmcp_native_http_client_measure:ended(Path, Reason, Request),
             {Message, ?EXCHANGE:drop_exchange(Key, Core#core{requests = Rest})};
         error ->
             error

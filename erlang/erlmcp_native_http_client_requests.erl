@@ -17,7 +17,8 @@
     retry_ms := none | non_neg_integer(),
     timeout_ms := pos_integer() | infinity,
     deadline := integer() | infinity,
-    timer := reference() | none
+    timer := reference() | none,
+    started := integer()
 }.
 %% `exchange': where the response is expected. `resumes': how often in a row its stream may be
 %% resumed without anything new. `event_id', `retry_ms': as the stream said last.
@@ -98,7 +99,8 @@ add(#{id := Id} = Message, Requests) ->
         retry_ms => none,
         timeout_ms => Timeout,
         deadline => Deadline,
-        timer => start_timer(Id, Timeout, Deadline)
+        timer => start_timer(Id, Timeout, Deadline),
+        started => erlang:monotonic_time()
     },
     Requests#requests{waiting = Waiting#{Id => Request}}.
 

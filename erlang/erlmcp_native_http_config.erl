@@ -43,6 +43,8 @@ check(Endpoint, Options) when is_map(Options) ->
             {error, {option, handler, undefined}};
         {{ok, #{handler := Handler, server_id := Id}}, _} when Handler =/= none, Id =/= none ->
             {error, {option, server_id, Id}};
+        {{ok, #{endpoint := Same, metrics := Same}}, _} ->
+            {error, {option, metrics, Same}};
         {{ok, Checked}, {ok, Http}} ->
             Ordered = newest_first(Checked),
             {ok, #{own => Ordered#{hosts => hosts(Endpoint, Checked)}, listener => Http}};
@@ -85,6 +87,7 @@ defaults() ->
         endpoint => <<"/mcp">>,
         revisions => ?REVISIONS,
         http_sse => false,
+        metrics => false,
         sessions => true,
         max_sessions => 10000,
         session_idle_ms => 300000,
@@ -107,6 +110,7 @@ valid(path, V) -> lists:member(V, [default, nif, port, beam]);
 valid(owner, V) -> is_pid(V) orelse V =:= none;
 valid(endpoint, V) -> is_path(V);
 valid(revisions, V) -> is_list(V) andalso V =/= [] andalso V -- ?REVISIONS =:= [];
+valid(metrics, V) -> V =:= false orelse is_path(V);
 valid(http_sse, false) -> true;
 valid(http_sse, #{sse := Sse, messages := Messages} = V) ->
     map_size(V) =:= 2 andalso is_path(Sse) andalso is_path(Messages) andalso Sse =/= Messages;

@@ -16,6 +16,7 @@
     erlmcp_native_http_path:request()
 ) -> term().
 serve(Key, Exchange, #{headers := Headers} = Request) ->
+    ok = erlmcp_native_http_measure:begun(Request),
     case persistent_term:get(Key, closed) of
         closed ->
             erlmcp_native_http_path:reply(Exchange, 503, [], <<>>);
@@ -28,6 +29,8 @@ serve(Key, Exchange, #{headers := Headers} = Request) ->
 
 route(Exchange, #{path := Endpoint} = Request, #{endpoint := Endpoint} = Config) ->
     authorized(Exchange, Request, Config, fun endpoint/1);
+route(Exchange, #{path := Path} = Request, #{metrics := Path} = Config) ->
+    authorized(Exchange, Request, Config, fun erlmcp_native_http_exposition:serve/1);
 route(Exchange, #{path := <<?WELL_KNOWN, _/binary>>} = Request, Config) ->
     erlmcp_native_http_metadata:serve(Exchange, Request, Config);
 route(Exchange, #{path := Path} = Request, #{http_sse := #{} = Paths} = Config) ->
@@ -109,11 +112,14 @@ body(#{request := #{headers := Headers}, exchange := Exchange} = Call, Then) ->
     end.
 
 read(#{request := #{body := {complete, Body}}} = Call, Then) ->
+    ok = erlmcp_native_http_measure:received(Body),
     Then(Call, Body);
 read(#{request := #{body := pending}, exchange := Exchange, config := Config} = Call, Then) ->
     #{body_timeout_ms := Timeout} = Config,
     case erlmcp_native_http_path:read_body(Exchange, Timeout) of
-        {ok, Body} -> Then(Call, Body);
+        {ok, Body} ->
+            ok = erlmcp_native_http_measure:received(Body),
+            Then(Call, Body);
         {error, body_too_large} -> refuse(413, <<"Message too large">>, Exchange);
         {error, timeout} -> refuse(408, <<"The message did not arrive in time">>, Exchange);
         {error, closed} -> ok

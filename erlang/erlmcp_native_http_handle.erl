@@ -33,6 +33,7 @@ context(Call, Revision, Session, Meta, Ref) ->
         principal => Principal,
         request => Ref,
         meta => Meta,
+        trace => erlmcp_native_trace_context:find(Meta, Headers),
         headers => Headers,
         peername => Peer,
         arg => arg(Handler)

@@ -14,6 +14,7 @@
     principal := term(),
     request := erlmcp_native_http:request_ref() | none,
     meta := map(),
+    trace := erlmcp_native_trace_context:trace() | none,
     headers := [{binary(), binary()}],
     peername := erlmcp_native:address(),
     arg := term()
@@ -23,6 +24,8 @@
 %% `init_session/2' returned, `undefined' without a session. `principal': what the authorization
 %% hook returned, `anonymous' without one. `request': what the answer and its stream are named by,
 %% from any process; `none' for a notification. `meta': `_meta' of the params, `#{}' if absent.
+%% `trace': `traceparent' and `tracestate' of `_meta', or else of the HTTP request, if they are
+%% formed as W3C says.
 %% `arg': what the listener was given beside the module.
 
 -type answer() ::

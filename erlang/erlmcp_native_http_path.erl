@@ -118,16 +118,24 @@ use(Path) ->
 read_body({Module, Exchange}, Timeout) -> Module:read_body(Exchange, Timeout).
 
 -spec reply(exchange(), status(), headers(), iodata()) -> ok | {error, closed}.
-reply({Module, Exchange}, Status, Headers, Body) -> Module:reply(Exchange, Status, Headers, Body).
+reply({Module, Exchange}, Status, Headers, Body) ->
+    Result = Module:reply(Exchange, Status, Headers, Body),
+    ok = erlmcp_native_http_measure:replied(Module, Status, Body),
+    Result.
 
 -spec stream(exchange(), status(), headers()) -> ok | {error, closed}.
-stream({Module, Exchange}, Status, Headers) -> Module:stream(Exchange, Status, Headers).
+stream({Module, Exchange}, Status, Headers) ->
+    ok = erlmcp_native_http_measure:streams(Module, Status),
+    Module:stream(Exchange, Status, Headers).
 
 -spec send(exchange(), iodata()) -> ok | {error, busy | closed}.
 send({Module, Exchange}, Data) -> Module:send(Exchange, Data).
 
 -spec finish(exchange()) -> ok | {error, closed}.
-finish({Module, Exchange}) -> Module:finish(Exchange).
+finish({Module, Exchange}) ->
+    Result = Module:finish(Exchange),
+    ok = erlmcp_native_http_measure:finished(Module),
+    Result.
 
 -spec on_gone(exchange(), notice | exit) -> ok.
 on_gone({Module, Exchange}, What) -> Module:on_gone(Exchange, What).

@@ -57,6 +57,8 @@
 -define(DECLARING, [
     erlmcp_native_beam_count,
     erlmcp_native_breakers,
+    erlmcp_native_http_client_measure,
+    erlmcp_native_http_measure,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
     erlmcp_native_registry_counters

@@ -66,7 +66,7 @@ install_rmcp() {
 }
 
 install_node
-for name in mcp1 mcp2 fastmcp; do
+for name in mcp1 mcp2 fastmcp prometheus; do
     install_python "$name"
 done
 install_rmcp
