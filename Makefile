@@ -1,5 +1,4 @@
 # make setup installs from Debian's packages what is missing; the targets that need it call it.
-
 .PHONY: all compile test check check-macos bench demo soak otp-matrix clean setup libraries peers ct rust-test properties
 
 # A table and _build/bench/results.json; CASE=name measures one case.
@@ -47,6 +46,12 @@ check-macos:
 
 bench: peers
 	sh bench/run.sh $(CASE)
+
+# All analyses on nif, port, beam and the technique of erlmcp 0.5: a table on the terminal,
+# _build/analysis/report.html and report.json. ONLY="registry restart" runs some of them, QUICK=1
+# a first look, BEFORE=report.json compares with an earlier run.
+analyze: libraries
+	sh bench/analyze.sh
 
 soak: libraries
 	sh bench/run.sh soak http_soak

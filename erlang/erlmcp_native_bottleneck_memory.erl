@@ -2,8 +2,9 @@
 %%
 %% The server is in a VM of its own, whose resident memory, the program of the path `port'
 %% included, is looked at from outside; the clients are in another. Growth is the slope of the
-%% samples after a first fifth, with its 95 % interval: only what lies above noise counts. A leak
-%% is also looked for by counting the native objects that are left when all connections are closed.
+%% samples after a first third, with its interval ({@link erlmcp_native_analysis_slope}): only what
+%% lies above noise counts. A leak is also looked for by counting the native objects that are left
+%% when all connections are closed.
 -module(erlmcp_native_bottleneck_memory).
 
 -export([run/1]).
@@ -17,7 +18,7 @@
 -define(PAUSE_MS, 200).
 -define(BYTES, 1024).
 -define(SETTLE_MS, 10000).
--define(WARM_UP, 0.2).
+-define(WARM_UP, 1 / 3).
 
 %% @doc Options: `paths', `baseline', `memory_s' (30), `memory_connections' (1,000).
 -spec run(map()) -> erlmcp_native_report:analysis().
@@ -197,26 +198,37 @@ result(Path, Idle, Samples, More) ->
         idle_bytes => Idle,
         peak_bytes => Peak,
         busy_bytes => Peak - Idle,
-        growth_bytes_per_s => erlmcp_native_statistics:slope(Warm),
+        growth_bytes_per_s => growth(Warm, LastAt),
         samples => Samples
     }.
 
+%% What is sure to be growth; 0 where it is noise.
+growth(Samples, LastAt) ->
+    {ok, #{low := Low} = Slope} = erlmcp_native_analysis_slope:theil_sen(Samples),
+    Verdict = erlmcp_native_analysis_slope:verdict(Slope, LastAt * (1 - ?WARM_UP)),
+    Sure =
+        case Verdict of
+            growing -> Low;
+            _ -> 0
+        end,
+    Slope#{verdict => Verdict, sure => Sure}.
+
 rows(#{path := Path, busy_bytes := Busy, samples := Samples, left_objects := Left} = Measured) ->
-    #{growth_bytes_per_s := #{slope := Slope, low := Low, high := High}} = Measured,
+    #{growth_bytes_per_s := #{slope := Slope, low := Low, high := High, sure := Sure}} = Measured,
     Row = fun(Name, Fields) ->
         erlmcp_native_report:row(Name, Fields#{path => Path, samples => length(Samples)})
     end,
     [
         Row(memory_busy, #{value => Busy / 1.0e6}),
         Row(memory_growth, #{
-            value => max(0, Low) / 1.0e3,
+            value => Sure / 1.0e3,
             spread => #{low => Low / 1.0e3, slope => Slope / 1.0e3, high => High / 1.0e3}
         })
         | [Row(memory_leaked_objects, #{value => Left}) || Path =/= erlmcp05]
     ].
 
 metrics(#{peak_bytes := Peak, growth_bytes_per_s := Growth, runtime := Runtime} = Measured) ->
-    #{low := Low} = Growth,
+    #{verdict := Verdict} = Growth,
     #{left_objects := Left, left_bytes := LeftBytes, samples := Samples} = Measured,
     #{collections := Collections, processes_bytes := Processes, total_bytes := Total} = Runtime,
     {Seconds, _} = lists:last(Samples),
@@ -225,14 +237,14 @@ metrics(#{peak_bytes := Peak, growth_bytes_per_s := Growth, runtime := Runtime} 
         memory_growth_rate => Growth,
         gc_pressure => Collections / Seconds,
         leak_indicators => #{
-            verdict => verdict(Low, Left), objects => Left, bytes_after_close => LeftBytes
+            verdict => verdict(Verdict, Left), objects => Left, bytes_after_close => LeftBytes
         },
         process_memory_ratio => Processes / Total,
         memory_timeline => [[At, Rss] || {At, Rss} <- Samples]
     }.
 
 verdict(_, Left) when Left > 0 -> objects_left;
-verdict(Low, _) when Low > 0 -> growing;
+verdict(growing, _) -> growing;
 verdict(_, _) -> none.
 
 plot(Connections, Measured) ->

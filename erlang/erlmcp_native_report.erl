@@ -76,9 +76,10 @@
     metrics := #{atom() => term()},
     evidence := [#{atom() => term()}],
     curves => [plot()],
-    series => [plot()]
+    series => [plot()],
+    failed => binary()
 }.
-%% What a measuring module returns. `metrics' has the documented keys of that analysis;
+%% What a measuring module returns. `failed': it has not, and why. `metrics' has the documented keys of that analysis;
 %% `evidence' what they were computed from, one map for each case that was measured.
 
 -type finding() :: #{
@@ -90,7 +91,10 @@
     what := binary(),
     evidence := #{value := number(), unit := binary(), samples := pos_integer(), atom() => term()},
     threshold := #{name := atom(), value := number()},
-    recommendation := #{text := binary(), options := [#{scope := atom(), option := atom()}, ...]}
+    recommendation := #{
+        text := binary(),
+        options := [#{scope := atom(), option := atom()}, ...]
+    }
 }.
 %% A bottleneck. `threshold' names the option of {@link erlmcp_native_findings} that was crossed;
 %% `recommendation' the options of this library that act on it, and whose they are.

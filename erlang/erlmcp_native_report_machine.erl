@@ -1,7 +1,7 @@
 %% @doc The machine and the versions that a report was made with.
 -module(erlmcp_native_report_machine).
 
--export([machine/0, versions/0]).
+-export([machine/0, versions/0, paths/0]).
 
 %% @doc Processor, cores, memory and operating system, as far as these can be found out.
 -spec machine() -> map().
@@ -50,3 +50,15 @@ otp() ->
         {ok, Version} -> string:trim(Version);
         {error, _} -> list_to_binary(Release)
     end.
+
+%% @doc The paths that can be had here.
+-spec paths() -> [erlmcp_native_path:path(), ...].
+paths() ->
+    case [Path || Path <- [nif, port, beam], is_there(Path)] of
+        [] -> [erlmcp_native_path:default()];
+        Paths -> Paths
+    end.
+
+%% In pure Erlang JSON may be missing.
+is_there(beam) -> element(1, erlmcp_native_json_beam:codec()) =:= ok;
+is_there(Path) -> element(1, erlmcp_native_path:use(Path)) =:= ok.
