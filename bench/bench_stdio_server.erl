@@ -2,7 +2,7 @@
 %% decoded, dispatched and encoded, and one that returns each line as it is.
 -module(bench_stdio_server).
 
--export([main/0]).
+-export([main/0, by_jsx/1]).
 
 -define(MIB, 1048576).
 
@@ -17,6 +17,8 @@ answerer(line, _) -> fun(Line) -> Line end;
 answerer(tool, erlmcp05) -> fun by_jsx/1;
 answerer(tool, _) -> fun native/1.
 
+%% @doc What is sent back for a line.
+-spec by_jsx(binary()) -> binary() | none.
 by_jsx(Line) ->
     tool(jsx:decode(Line, [return_maps]), fun jsx:encode/1).
 
@@ -83,7 +85,8 @@ by_lines(Answer) ->
             by_lines(Answer)
     end.
 
-tool(#{<<"id">> := Id, <<"method">> := Method, <<"params">> := Params}, Encode) ->
+tool(#{<<"id">> := Id, <<"method">> := Method} = Request, Encode) ->
+    Params = maps:get(<<"params">>, Request, #{}),
     Encode(#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id, <<"result">> => result(Method, Params)});
 tool(#{<<"method">> := _}, _) ->
     none.
@@ -95,4 +98,9 @@ result(<<"initialize">>, #{<<"protocolVersion">> := Revision}) ->
         <<"serverInfo">> => #{<<"name">> => <<"bench">>, <<"version">> => <<"1">>}
     };
 result(<<"tools/call">>, #{<<"name">> := <<"echo">>, <<"arguments">> := #{<<"text">> := Text}}) ->
-    #{<<"content">> => [#{<<"type">> => <<"text">>, <<"text">> => Text}]}.
+    #{<<"content">> => [#{<<"type">> => <<"text">>, <<"text">> => Text}]};
+result(<<"tools/call">>, #{<<"name">> := <<"size">>, <<"arguments">> := #{<<"text">> := Text}}) ->
+    Size = integer_to_binary(byte_size(Text)),
+    #{<<"content">> => [#{<<"type">> => <<"text">>, <<"text">> => Size}]};
+result(<<"ping">>, _) ->
+    #{}.

@@ -4,7 +4,7 @@
 
 -behaviour(erlmcp_native_analysis_subject).
 
--export([start/1, stop/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
+-export([start/1, stop/1, endpoint/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
 
 -spec start(erlmcp_native_analysis_subject:spec()) ->
     {ok, #{url := binary(), listener := pid() | none}} | {error, erlmcp_native:reason()}.
@@ -51,6 +51,9 @@ client_tls(#{tls := Tls}) ->
 -spec stop(#{listener := pid() | none, _ => _}) -> ok.
 stop(#{listener := none}) -> ok;
 stop(#{listener := Listener}) -> erlmcp_native_http:close(Listener).
+
+-spec endpoint(#{url := binary(), _ => _}) -> binary().
+endpoint(#{url := Url}) -> Url.
 
 -spec open(erlmcp_native_analysis_subject:spec(), #{url := binary(), _ => _}) ->
     {ok, pid()} | {error, erlmcp_native_analysis_subject:reason()}.

@@ -4,7 +4,7 @@
 
 -behaviour(erlmcp_native_analysis_subject).
 
--export([start/1, stop/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
+-export([start/1, stop/1, endpoint/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
 -export([echo_node/1]).
 
 %% A node takes some 40 MB and half a second to start.
@@ -53,6 +53,9 @@ code_paths() ->
 %% The children belong to the clients.
 -spec stop(map()) -> ok.
 stop(_) -> ok.
+
+-spec endpoint(map()) -> map().
+endpoint(Endpoint) -> maps:without([env, name], Endpoint).
 
 -spec open(erlmcp_native_analysis_subject:spec(), map()) ->
     {ok, erlmcp_native_analysis_client:state()}

@@ -17,7 +17,7 @@
 -module(erlmcp_native_analysis_subject).
 
 -export([start/1, check/1, open/1, request/3, handle_info/2, close/1, stop/1]).
--export([describe/1, max_clients/1]).
+-export([describe/1, endpoint/1, max_clients/1]).
 
 -export_type([transport/0, path/0, given/0, spec/0, target/0, subject/0, client/0, event/0]).
 -export_type([reason/0]).
@@ -79,6 +79,9 @@
 
 -callback stop(target()) -> ok.
 
+-callback endpoint(target()) -> map() | binary().
+%% Where the server is, as a user would name it.
+
 -callback open(spec(), target()) -> {ok, State :: term()} | {error, reason()}.
 %% Connects and initializes, in the calling process, and returns when requests may be sent.
 
@@ -125,9 +128,10 @@ check(#{transport := Transport} = Given) ->
         timeout_ms => 10000,
         subject => module(Transport)
     },
-    Refused = [KV || {Key, Value} = KV <- maps:to_list(Given), not valid(Key, Value, Defaults)],
+    All = maps:merge(Defaults, Given),
+    Refused = [KV || {Key, Value} = KV <- maps:to_list(Given), not valid(Key, Value, All)],
     case Refused of
-        [] -> {ok, complete(maps:merge(Defaults, Given))};
+        [] -> {ok, complete(All)};
         _ -> {error, first(Refused)}
     end;
 check(#{} = Given) ->
@@ -154,10 +158,10 @@ module(http) -> erlmcp_native_analysis_http;
 module(_) -> undefined.
 
 valid(transport, V, _) -> lists:member(V, ?TRANSPORTS);
-valid(path, erlmcp05, #{subject := Own, transport := T}) -> Own =/= module(T) orelse true;
+valid(path, erlmcp05, #{subject := Subject, transport := T}) -> Subject =/= module(T);
 valid(path, V, _) -> lists:member(V, [default, nif, port, beam]);
 valid(endpoint, own, _) -> true;
-valid(endpoint, V, #{transport := http}) -> is_binary(V) orelse is_url(V);
+valid(endpoint, V, #{transport := http}) -> is_binary(V) orelse io_lib:latin1_char_list(V);
 valid(endpoint, V, _) -> is_map(V);
 valid(tls, V, #{transport := stdio}) -> V =:= false;
 valid(tls, V, _) -> is_boolean(V) orelse is_map(V);
@@ -167,8 +171,6 @@ valid(call, V, _) -> erlmcp_native_analysis_call:is_call(V);
 valid(timeout_ms, V, _) -> is_integer(V) andalso V > 0;
 valid(subject, V, _) -> is_atom(V);
 valid(_, _, _) -> false.
-
-is_url(V) -> is_list(V) andalso io_lib:latin1_char_list(V).
 
 %% @doc A client in the calling process.
 -spec open(subject()) -> {ok, client()} | {error, reason()}.
@@ -205,6 +207,11 @@ stop(#subject{spec = #{subject := Module}, target = Target}) ->
 -spec describe(subject()) -> spec().
 describe(#subject{spec = Spec}) ->
     Spec.
+
+%% @doc Where its server is, for clients elsewhere.
+-spec endpoint(subject()) -> map() | binary().
+endpoint(#subject{spec = #{subject := Module}, target = Target}) ->
+    Module:endpoint(Target).
 
 %% @doc How many clients there should be at a time.
 -spec max_clients(subject()) -> pos_integer() | infinity.

@@ -4,7 +4,7 @@
 
 -behaviour(erlmcp_native_analysis_subject).
 
--export([start/1, stop/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
+-export([start/1, stop/1, endpoint/1, open/2, request/3, handle_info/2, close/1, max_clients/1]).
 
 %% Called by the listener.
 -export([start_connection/1]).
@@ -47,6 +47,9 @@ client_tls(#{tls := Tls}) ->
 -spec stop(#{listener := pid() | none, _ => _}) -> ok.
 stop(#{listener := none}) -> ok;
 stop(#{listener := Listener}) -> erlmcp_native:close(Listener).
+
+-spec endpoint(#{endpoint := map(), _ => _}) -> map().
+endpoint(#{endpoint := Endpoint}) -> Endpoint.
 
 -spec open(erlmcp_native_analysis_subject:spec(), #{endpoint := map(), _ => _}) ->
     {ok, erlmcp_native_analysis_client:state()}
