@@ -17,8 +17,8 @@
 -behaviour(gen_server).
 -behaviour(erlmcp_native_metrics).
 
--export([start_link/0, ensure/2, delete/1, ask/1, ask/2, done/2, run/2, force/2]).
--export([state/1, info/1, all/0, subscribe/1, unsubscribe/1]).
+-export([start_link/0, ensure/2, ensure/3, delete/1, ask/1, ask/2, done/2, run/2, force/2]).
+-export([state/1, wants_probe/1, info/1, all/0, subscribe/1, unsubscribe/1]).
 -export([metrics/0, states/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
@@ -47,7 +47,9 @@
     breakers = #{} :: #{key() => #{breaker := erlmcp_native_breaker:breaker(), options := map()}},
     %% Who probes, so that the probe of a process that dies is given back.
     probing = #{} :: #{reference() => {key(), erlmcp_native_breaker:ticket()}},
-    subscribers = #{} :: #{{pid(), key() | all} => reference()}
+    subscribers = #{} :: #{{pid(), key() | all} => reference()},
+    %% Breakers that go with a process.
+    owners = #{} :: #{reference() => key()}
 }).
 
 %% @private
@@ -59,7 +61,15 @@ start_link() ->
 -spec ensure(key(), map() | true) -> ok | {error, {option, term(), term()}}.
 ensure(Key, Options) ->
     case erlmcp_native_breaker:options(Options) of
-        {ok, Checked} -> call({ensure, Key, Checked});
+        {ok, Checked} -> call({ensure, Key, Checked, none});
+        {error, _} = Error -> Error
+    end.
+
+%% @doc The same, of one that goes with a process.
+-spec ensure(key(), map() | true, pid()) -> ok | {error, {option, term(), term()}}.
+ensure(Key, Options, Pid) ->
+    case erlmcp_native_breaker:options(Options) of
+        {ok, Checked} -> call({ensure, Key, Checked, Pid});
         {error, _} = Error -> Error
     end.
 
@@ -156,6 +166,15 @@ state(Key) ->
         [] -> unknown
     end.
 
+%% @doc Whether one that has been open may let a call through. A look at the table.
+-spec wants_probe(key()) -> boolean().
+wants_probe(Key) ->
+    case look(Key) of
+        [{_, closed, _, _, _}] -> false;
+        [{_, _, RetryAt, _, _}] -> RetryAt =< now_ms();
+        [] -> false
+    end.
+
 %% @doc State, and the calls that it goes by.
 -spec info(key()) -> {ok, map()} | {error, unknown}.
 info(Key) -> call({info, Key}).
@@ -206,14 +225,13 @@ init([]) ->
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
-handle_call({ensure, Key, Options}, _, #state{breakers = Breakers} = State) ->
+handle_call({ensure, Key, Options, Pid}, _, #state{breakers = Breakers} = State) ->
     case is_map_key(Key, Breakers) of
         true -> {reply, ok, State};
-        false -> {reply, ok, made(Key, Options, State)}
+        false -> {reply, ok, owned(Pid, Key, made(Key, Options, State))}
     end;
-handle_call({delete, Key}, _, #state{breakers = Breakers} = State) ->
-    true = ets:delete(?TABLE, Key),
-    {reply, ok, State#state{breakers = maps:remove(Key, Breakers)}};
+handle_call({delete, Key}, _, State) ->
+    {reply, ok, deleted(Key, State)};
 handle_call({ask, Key}, {Pid, _}, State) ->
     asked(Key, Pid, State);
 handle_call({force, Key, To}, _, State) ->
@@ -261,13 +279,12 @@ handle_cast(_, State) ->
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
-handle_info({'DOWN', Monitor, process, Pid, _}, #state{probing = Probing} = State) ->
+handle_info({'DOWN', Monitor, process, _, _}, #state{probing = Probing} = State) ->
     case maps:take(Monitor, Probing) of
         {{Key, Ticket}, Rest} ->
             handle_cast({done, Key, Ticket, cancelled, 0}, State#state{probing = Rest});
         error ->
-            Subscribers = maps:filter(fun({P, _}, _) -> P =/= Pid end, State#state.subscribers),
-            {noreply, State#state{subscribers = Subscribers}}
+            {noreply, gone(Monitor, State)}
     end;
 handle_info({fold, Key}, #state{breakers = Breakers} = State) ->
     case Breakers of
@@ -279,6 +296,24 @@ handle_info({fold, Key}, #state{breakers = Breakers} = State) ->
     end;
 handle_info(_, State) ->
     {noreply, State}.
+
+gone(Monitor, #state{owners = Owners, subscribers = Subscribers} = State) ->
+    case maps:take(Monitor, Owners) of
+        {Key, Rest} ->
+            deleted(Key, State#state{owners = Rest});
+        error ->
+            Left = maps:filter(fun(_, M) -> M =/= Monitor end, Subscribers),
+            State#state{subscribers = Left}
+    end.
+
+owned(none, _, State) ->
+    State;
+owned(Pid, Key, #state{owners = Owners} = State) ->
+    State#state{owners = Owners#{monitor(process, Pid) => Key}}.
+
+deleted(Key, #state{breakers = Breakers} = State) ->
+    true = ets:delete(?TABLE, Key),
+    State#state{breakers = maps:remove(Key, Breakers)}.
 
 made(Key, Options, #state{breakers = Breakers} = State) ->
     Breaker = erlmcp_native_breaker:new(Options),

@@ -21,6 +21,7 @@ init([]) ->
         supervisor(erlmcp_native_conn_sup),
         supervisor(erlmcp_native_listener_sup),
         supervisor(erlmcp_native_http_client_sup),
+        supervisor(erlmcp_native_failover_sup),
         #{id => registry_scope, start => {erlmcp_native_registry_scope, start_link, []}},
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
         supervisor(erlmcp_native_http_sup),
