@@ -55,6 +55,7 @@
 
 %% The modules that have `metrics/0', one a line.
 -define(DECLARING, [
+    erlmcp_native_alerts,
     erlmcp_native_beam_count,
     erlmcp_native_breakers,
     erlmcp_native_http_client_measure,

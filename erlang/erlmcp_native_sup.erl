@@ -11,6 +11,7 @@ start_link() ->
 
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
+    ok = erlmcp_native_history:make_table(),
     Children = [
         #{id => log, start => {erlmcp_native_log, start_link, []}},
         #{id => port, start => {erlmcp_native_port_router, start_link, []}},
@@ -27,6 +28,7 @@ init([]) ->
         supervisor(erlmcp_native_http_sup),
         supervisor(erlmcp_native_analysis_sup),
         #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
+        | erlmcp_native_history:child_specs()
     ],
     %% None of them needs another: with OTP's one restart in 5 s, two that fail for reasons of their
     %% own would end all connections.
