@@ -1,5 +1,5 @@
 # make setup installs from Debian's packages what is missing; the targets that need it call it.
-.PHONY: all compile test check check-macos bench demo soak otp-matrix clean setup libraries peers ct rust-test properties
+.PHONY: all compile test check check-macos bench analyze demo soak otp-matrix clean setup libraries peers ct rust-test properties
 
 # A table and _build/bench/results.json; CASE=name measures one case.
 CASE =

@@ -1,5 +1,6 @@
 %% @doc What follows from measured figures: the bottlenecks, each with the threshold that it
-%% crossed, how bad it is, and what helps. Pure: the same rows and thresholds give the same findings.
+%% crossed, how bad it is, and what helps. Pure: the same rows and thresholds give the same
+%% findings.
 %%
 %% A finding is made of one row only, so that its evidence is that row's; a figure that could not be
 %% measured gives none. Thresholds are options: {@link thresholds/0} has their defaults.

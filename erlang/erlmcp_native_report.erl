@@ -79,8 +79,9 @@
     series => [plot()],
     failed => binary()
 }.
-%% What a measuring module returns. `failed': it has not, and why. `metrics' has the documented keys of that analysis;
-%% `evidence' what they were computed from, one map for each case that was measured.
+%% What a measuring module returns. `metrics' has the documented keys of that analysis, `evidence'
+%% what they were computed from, one map for each case that was measured. `failed': it could not
+%% measure, and why.
 
 -type finding() :: #{
     id := atom(),
@@ -89,7 +90,12 @@
     path := path(),
     severity := severity(),
     what := binary(),
-    evidence := #{value := number(), unit := binary(), samples := pos_integer(), atom() => term()},
+    evidence := #{
+        value := number(),
+        unit := binary(),
+        samples := pos_integer(),
+        atom() => term()
+    },
     threshold := #{name := atom(), value := number()},
     recommendation := #{
         text := binary(),

@@ -13,6 +13,8 @@ page(#{meta := #{title := Title} = Meta, rows := Rows} = Report) ->
     unicode:characters_to_binary([
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content=\"width=device-width,initial-scale=1\">"
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; "
+        "style-src 'unsafe-inline'; img-src data:\">"
         "<link rel=icon href=\"data:,\"><title>",
         escape(Title),
         "</title><style>",
