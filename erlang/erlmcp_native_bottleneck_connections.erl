@@ -1,6 +1,5 @@
 %% @doc Many connections: what goes through as they become more, up to 10,000, each of which has to
-%% be answered; and what 1,000 that are busy cost in memory. Server and clients are in VMs of their
-%% own, so that each side has its descriptors, and the server's memory is only the server's.
+%% be answered. Server and clients are in VMs of their own, so that each side has its descriptors.
 %%
 %% Nothing raises the limit of descriptors: where it does not allow for as many, the rest counts as
 %% not connected, and the row says so.
@@ -13,18 +12,16 @@
 
 -define(PATHS, [nif, port, beam]).
 -define(COUNTS, [1, 10, 100, 1000, 10000]).
--define(BUSY, 1000).
--define(BUSY_PER_S, 2000).
+%% What the row is called by.
+-define(ROW, 10000).
 -define(DURATION_MS, 500).
--define(BUSY_MS, 2000).
 -define(BYTES, 1024).
 
 %% Descriptors that a VM needs beside its connections.
 -define(SPARE, 200).
 
 %% @doc Options: `paths', `baseline', `counts' of connections, the last of which is the row's,
-%% `duration_ms' of each load (500), `busy_ms' (2,000), `busy' (1,000) connections and `busy_per_s'
-%% (2,000), the calls that they make together, `transports' (`[tcp]').
+%% `duration_ms' of each load (500), `transports' (`[tcp]').
 -spec run(map()) -> erlmcp_native_report:analysis().
 run(Options) ->
     Cases = [
@@ -37,7 +34,7 @@ run(Options) ->
         name => connections,
         rows => lists:append([rows(M) || M <- Measured]),
         metrics => maps:from_list([
-            {name(M), maps:with([limit, ok_percent, busy_bytes, knee], M)}
+            {name(M), maps:with([limit, ok_percent, knee], M)}
          || M <- Measured
         ]),
         evidence => [maps:without([call, subject], M) || M <- Measured],
@@ -67,23 +64,22 @@ measured(#{transport := Transport, path := Path} = Case, Options) ->
                 erlmcp_native_analysis_vm:call(
                     Server, erlmcp_native_analysis_host, serve, Serve
                 ),
-            between(Case#{endpoint => Endpoint}, Server, Clients, Options)
+            between(Case#{endpoint => Endpoint}, Clients, Options)
         end)
     end).
 
 server_options(#{path := erlmcp05}) -> #{};
 server_options(_) -> #{backlog => 4096}.
 
-%% Memory first, while the server is fresh.
-between(Case, Server, Clients, Options) ->
+between(Case, Clients, Options) ->
     Room = erlmcp_native_analysis_vm:call(Clients, ?MODULE, limit, []),
-    Busy = busy(Case, Server, Clients, Options),
+    %% Code is loaded, and there are buffers, after this.
+    {ok, _} = load(Clients, Case, #{workers => 10, count => 1000}),
     Steps = [
         step(Case, Clients, Count, Room, Options) || Count <- maps:get(counts, Options, ?COUNTS)
     ],
     #{count := Count, ok := Ok} = lists:last(Steps),
-    Result = maps:merge(maps:remove(endpoint, Case), Busy),
-    Result#{
+    (maps:remove(endpoint, Case))#{
         limit => Room,
         steps => Steps,
         ok_percent => Ok * 100 / Count,
@@ -99,50 +95,9 @@ limit() ->
         _ -> null
     end.
 
-busy(Case, Server, Clients, Options) ->
-    Count = maps:get(busy, Options, ?BUSY),
-    Load = #{bytes => ?BYTES, drain_ms => 2000},
-    %% Code is loaded, and there are buffers, after this.
-    {ok, _} = load(Clients, Case, Load#{workers => 10, count => 1000}),
-    Idle = erlmcp_native_analysis_vm:rss_bytes(Server),
-    Watch = watch(Server),
-    {ok, #{ok := Ok, sent := Sent, connections := Connections}} = load(Clients, Case, Load#{
-        workers => Count,
-        rate_per_s => maps:get(busy_per_s, Options, ?BUSY_PER_S),
-        duration_ms => maps:get(busy_ms, Options, ?BUSY_MS)
-    }),
-    Seen = [Rss || Rss <- watched(Watch), Rss =/= null],
-    #{
-        busy_connections => Connections,
-        busy_calls => Sent,
-        busy_answered => Ok,
-        idle_bytes => Idle,
-        peak_bytes => lists:max([0 | Seen]),
-        busy_bytes => busy_bytes(Idle, Seen),
-        memory_samples => length(Seen)
-    }.
-
-busy_bytes(Idle, [_ | _] = Seen) when is_integer(Idle) -> lists:max(Seen) - Idle;
-busy_bytes(_, _) -> null.
-
 load(Clients, Case, Load) ->
     Args = [maps:remove(server_options, Case), Load],
     erlmcp_native_analysis_vm:call(Clients, erlmcp_native_analysis_host, load, Args).
-
-watch(Vm) ->
-    spawn_link(fun() -> watch(Vm, []) end).
-
-watch(Vm, Seen) ->
-    receive
-        {stop, From} -> From ! {self(), Seen}
-    after 100 -> watch(Vm, [erlmcp_native_analysis_vm:rss_bytes(Vm) | Seen])
-    end.
-
-watched(Watch) ->
-    Watch ! {stop, self()},
-    receive
-        {Watch, Seen} -> Seen
-    end.
 
 %% As many calls as are answered while it lasts; with the most connections one on each, which has to
 %% be answered.
@@ -205,37 +160,27 @@ knee(Steps) ->
     end.
 
 rows(#{transport := Transport, path := Path, steps := Steps} = M) ->
-    #{ok_percent := Percent, limit := Room, busy_bytes := Bytes, memory_samples := Samples} = M,
+    #{ok_percent := Percent, limit := Room} = M,
     #{count := Count, tried := Tried} = lists:last(Steps),
-    Row = fun(Name, Fields) ->
-        erlmcp_native_report:row(Name, Fields#{transport => Transport, path => Path})
-    end,
     [
-        Row(connections_ok, #{
-            value => Percent, samples => Count, note => bound(Count, Tried, Room)
-        }),
-        Row(memory_busy, #{
-            value => megabytes(Bytes), samples => Samples, note => memory_note(Bytes, M)
+        erlmcp_native_report:row(connections_ok, #{
+            transport => Transport,
+            path => Path,
+            value => Percent,
+            samples => Count,
+            note => bound(Count, Tried, Room)
         })
     ].
 
-bound(Count, Count, _) ->
+bound(?ROW, ?ROW, _) ->
     null;
+bound(Count, Count, _) ->
+    iolist_to_binary(io_lib:format("~b connections", [Count]));
 bound(Count, Tried, Room) ->
     iolist_to_binary(
         io_lib:format("~b of ~b tried: with this limit of descriptors (ulimit -n) a VM has ~b", [
             Tried, Count, Room
         ])
-    ).
-
-megabytes(null) -> null;
-megabytes(Bytes) -> Bytes / 1.0e6.
-
-memory_note(null, _) ->
-    <<"no resident memory on this system">>;
-memory_note(_, #{busy_connections := Connections, busy_answered := Ok, busy_calls := Sent}) ->
-    iolist_to_binary(
-        io_lib:format("~b connections, ~b of ~b calls answered", [Connections, Ok, Sent])
     ).
 
 plot(Measured) ->

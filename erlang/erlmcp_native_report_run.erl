@@ -26,14 +26,17 @@
 %% All other options are passed on to the analyses, which say what they take.
 
 -type analysis() ::
-    switching | registry | buffering | reconnection | restart | memory | transports.
+    switching | registry | buffering | reconnection | restart | memory | transport
+    | connections.
 
 -define(ANALYSES, [
     {registry, erlmcp_native_bottleneck_registry},
     {reconnection, erlmcp_native_bottleneck_reconnect},
     {restart, erlmcp_native_bottleneck_restart},
     {memory, erlmcp_native_bottleneck_memory},
-    {buffering, erlmcp_native_bottleneck_buffering}
+    {buffering, erlmcp_native_bottleneck_buffering},
+    {transport, erlmcp_native_bottleneck_transport},
+    {connections, erlmcp_native_bottleneck_connections}
 ]).
 
 %% What a first look is content with.
@@ -45,6 +48,8 @@
     supervisor_kills => 1,
     memory_s => 10,
     overload_s => 5,
+    duration_ms => 200,
+    counts => [1, 10, 100, 1000],
     quick => true
 }).
 
