@@ -85,6 +85,7 @@ checks(Rows) ->
         check(registry_queue, Median(registry_queue), <<"messages">>, fun(V) -> V == 0 end)
     ].
 
-check(Case, undefined, Unit, _) -> #{'case' => Case, ok => false, value => <<"none">>, unit => Unit};
+check(Case, undefined, Unit, _) ->
+    #{'case' => Case, ok => false, value => <<"none">>, unit => Unit};
 check(Case, Value, Unit, Reached) ->
     #{'case' => Case, ok => Reached(Value), value => Value, unit => Unit}.

@@ -35,9 +35,6 @@
 
 -define(TABLE, erlmcp_native_registry_table).
 
-%% Time for a scope that has ended to be started again.
--define(REJOIN_MS, 100).
-
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
@@ -107,6 +104,7 @@ route_to_server(ServerId, TransportId, Message) ->
         ok ->
             ok;
         {error, not_found} ->
+            erlmcp_native_registry_counters:add(not_routed),
             erlmcp_native_registry_log:not_found(server, ServerId),
             {error, server_not_found}
     end.
@@ -121,6 +119,7 @@ route_to_transport(TransportId, ServerId, Message) ->
         ok ->
             ok;
         {error, not_found} ->
+            erlmcp_native_registry_counters:add(not_routed),
             erlmcp_native_registry_log:not_found(transport, TransportId),
             {error, transport_not_found}
     end.
@@ -163,7 +162,6 @@ init([]) ->
     erlmcp_native_registry_log:started(),
     ok = erlmcp_native_registry_counters:new(),
     ok = ?TABLE:create(?MODULE),
-    ok = erlmcp_native_registry_scope:watch(),
     {ok, #state{}}.
 
 %% @private
@@ -210,10 +208,10 @@ handle_info({'DOWN', _, process, Pid, Reason}, #state{monitors = Monitors} = Sta
     lists:foreach(Forget, ?TABLE:names(?MODULE, Pid)),
     {noreply, State#state{monitors = maps:remove(Pid, Monitors)}};
 handle_info({'DOWN', _, process, _Scope, _}, State) ->
-    _ = erlang:send_after(?REJOIN_MS, self(), {?MODULE, rejoin}),
+    ok = ?TABLE:rejoin_later({?MODULE, rejoin}),
     {noreply, State};
 handle_info({?MODULE, rejoin}, State) ->
-    ok = ?TABLE:rejoin(?MODULE),
+    ok = ?TABLE:rejoin(),
     {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.

@@ -3,7 +3,8 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([started/0, ended/0, registered/3, taken/3, unregistered/2, bound/2, died/4, not_found/2]).
+-export([started/0, ended/0, registered/3, taken/3, unregistered/2, bound/2, died/4]).
+-export([unknown_died/2, not_found/2]).
 
 -type kind() :: erlmcp_native_registry_table:kind().
 -type id() :: erlmcp_native_registry_table:id().
@@ -30,6 +31,10 @@ bound(Transport, Server) -> ?LOG_INFO("Bound transport ~p to server ~p", [Transp
 -spec died(kind(), id(), pid(), Reason :: term()) -> ok.
 died(Kind, Id, Pid, Reason) ->
     ?LOG_WARNING("~s ~p (pid ~p) died: ~p", [capital(Kind), Id, Pid, Reason]).
+
+-spec unknown_died(pid(), Reason :: term()) -> ok.
+unknown_died(Pid, Reason) ->
+    ?LOG_WARNING("Unknown monitored process ~p died: ~p", [Pid, Reason]).
 
 -spec not_found(kind(), id()) -> ok.
 not_found(Kind, Id) -> ?LOG_WARNING("Cannot route to ~s ~p: not found", [Kind, Id]).

@@ -7,7 +7,7 @@
 %% that is lost, or that have ended, are members no more.
 -module(erlmcp_native_registry_scope).
 
--export([start_link/0, name/0, watch/0, join/2, leave/2, find/1, find/2, elsewhere/1]).
+-export([start_link/0, name/0, rejoin/1, join/2, leave/2, find/1, find/2, elsewhere/1]).
 
 -export_type([group/0]).
 
@@ -31,16 +31,21 @@ start_link() ->
 -spec name() -> atom().
 name() -> application:get_env(erlmcp_native, registry_scope, none).
 
-%% @doc The monitor's message names `{Scope, Node}' in place of a pid. A scope that is started again
-%% knows nobody.
--spec watch() -> ok.
-watch() ->
+%% @doc Makes these the members of this node, and tells the caller if the scope ends, which then
+%% knows nobody: by a monitor, whose message names `{Scope, Node}' in place of a pid.
+-spec rejoin([{group(), pid()}]) -> ok.
+rejoin(Members) ->
     case name() of
         none ->
             ok;
         Scope ->
             _ = monitor(process, Scope),
-            ok
+            Known = [
+                {Group, Pid}
+             || Group <- pg:which_local_groups(Scope), Pid <- pg:get_local_members(Scope, Group)
+            ],
+            lists:foreach(fun({Group, Pid}) -> leave(Group, Pid) end, Known -- Members),
+            lists:foreach(fun({Group, Pid}) -> join(Group, Pid) end, Members -- Known)
     end.
 
 -spec join(group(), pid()) -> ok.

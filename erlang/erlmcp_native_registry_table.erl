@@ -7,7 +7,8 @@
 -module(erlmcp_native_registry_table).
 
 -export([create/1, create/2, drop/1, exists/1]).
--export([insert/5, remove/3, names/2, bind/3, unbind/2, rejoin/1]).
+-export([insert/5, remove/3, names/2, bind/3, unbind/2]).
+-export([rejoin/0, rejoin_later/1]).
 -export([find/3, list/2, size/2, server_of/2]).
 -export([route_to_server/4, route_to_transport/4]).
 
@@ -27,6 +28,8 @@
 
 %% In `transports' stands what the transport is bound to; who has no server there is not bound.
 -define(UNBOUND, undefined).
+
+-define(REJOIN_MS, 100).
 
 %% A number is less than any id.
 -define(BEFORE_ALL_IDS, 0).
@@ -58,7 +61,8 @@ create(Registry, #{server := Servers, transport := Transports, bound := Bound}) 
     make(servers(Registry), [{read_concurrency, true}], [
         {Id, Pid, Config}
      || {Id, {Pid, Config}} <- maps:to_list(Servers)
-    ]).
+    ]),
+    rejoin().
 
 make(Name, Options, Rows) ->
     Filling = filling(Name),
@@ -72,7 +76,7 @@ make(Name, Options, Rows) ->
 drop(Registry) ->
     Tables = [servers(Registry), transports(Registry), bound(Registry), names(Registry)],
     _ = [ets:delete(Table) || Table <- Tables, ets:info(Table, owner) =:= self()],
-    ok.
+    rejoin().
 
 -spec exists(registry()) -> boolean().
 exists(Registry) -> ets:whereis(servers(Registry)) =/= undefined.
@@ -154,14 +158,30 @@ unbind(Registry, Id) ->
             ok
     end.
 
-%% @doc Enters everything in a scope that knows nobody of this node, and watches it.
--spec rejoin(registry()) -> ok.
-rejoin(Registry) ->
+%% @doc Makes the scope know who is registered on this node, and nobody else of it.
+-spec rejoin() -> ok.
+rejoin() ->
+    Groups = [
+        Group
+     || Registry <- [erlmcp_native_registry, erlmcp_registry],
+        exists(Registry),
+        Group <- shared(Registry)
+    ],
+    erlmcp_native_registry_scope:rejoin(Groups).
+
+shared(Registry) ->
     Bound = [{{bound, ServerId}, Pid} || {{ServerId, _}, Pid} <- ets:tab2list(bound(Registry))],
-    Named = [{{Kind, Id}, Pid} || {{Pid, Kind, Id}} <- ets:tab2list(names(Registry))],
-    ok = erlmcp_native_registry_scope:watch(),
-    Join = fun({Group, Pid}) -> erlmcp_native_registry_scope:join(Group, Pid) end,
-    lists:foreach(Join, Bound ++ Named).
+    Named = [
+        {{Kind, Id}, Pid}
+     || Kind <- [server, transport], {Id, {Pid, _}} <- list(Registry, Kind)
+    ],
+    Bound ++ Named.
+
+%% @doc A scope that has ended is being started again.
+-spec rejoin_later(term()) -> ok.
+rejoin_later(Message) ->
+    _ = erlang:send_after(?REJOIN_MS, self(), Message),
+    ok.
 
 %% ---- for everybody
 
@@ -240,7 +260,6 @@ route_to_transport(Registry, TransportId, ServerId, Message) ->
     end.
 
 send({error, not_found} = Error, _, _) ->
-    ok = erlmcp_native_registry_counters:add(not_routed),
     Error;
 send({ok, Pid}, Message, Counter) ->
     send(Pid, Message, Counter);

@@ -27,7 +27,13 @@ init([]) ->
         #{id => registry, start => {erlmcp_native_registry, start_link, []}},
         supervisor(erlmcp_native_http_sup),
         supervisor(erlmcp_native_analysis_sup),
-        #{id => takeover, start => {erlmcp_native_takeover, start_link, []}}
+        #{id => takeover, start => {erlmcp_native_takeover, start_link, []}},
+        %% It waits for a registry whose queue is long.
+        #{
+            id => takeover_registry,
+            start => {erlmcp_native_takeover_registry, start_link, []},
+            shutdown => 40000
+        }
         | erlmcp_native_history:child_specs()
     ],
     %% None of them needs another: with OTP's one restart in 5 s, two that fail for reasons of their

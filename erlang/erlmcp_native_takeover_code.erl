@@ -4,7 +4,7 @@
 %% refused, or waits a little.
 -module(erlmcp_native_takeover_code).
 
--export([replace/1, undone/1, restore/1]).
+-export([examine/1, replace/1, undone/1, restore/1]).
 
 -export_type([reason/0, replaced/0]).
 
@@ -53,10 +53,31 @@
             {decode_message, 1},
             {create_error, 3}
         ]
+    ],
+    erlmcp_registry => [
+        [
+            {start_link, 0},
+            {register_server, 3},
+            {unregister_server, 1},
+            {find_server, 1},
+            {list_servers, 0},
+            {register_transport, 3},
+            {unregister_transport, 1},
+            {find_transport, 1},
+            {list_transports, 0},
+            {bind_transport_to_server, 2},
+            {unbind_transport, 1},
+            {get_server_for_transport, 1},
+            {route_to_server, 3},
+            {route_to_transport, 3}
+        ]
     ]
 }).
 
-%% The replacements are no gen_servers themselves.
+%% The process of the original goes on with the code that replaces it.
+-define(GOES_ON, [erlmcp_registry]).
+
+%% The other replacements are no gen_servers themselves.
 -define(NOT_CALLED, [
     {module_info, 0},
     {module_info, 1},
@@ -74,10 +95,15 @@
 %% @doc Replaces all of the modules, or none.
 -spec replace([module()]) -> {ok, [replaced()]} | {error, reason()}.
 replace(Modules) ->
-    case each(fun examine/1, Modules) of
+    case examine(Modules) of
         {ok, Examined} -> load_all(Examined, []);
         {error, _} = Error -> Error
     end.
+
+%% @doc Whether all of the modules can be replaced, and by what.
+-spec examine([module()]) -> {ok, [replaced()]} | {error, reason()}.
+examine(Modules) ->
+    each(fun examine_one/1, Modules).
 
 %% @doc The modules that are no longer the replacements.
 -spec undone([replaced()]) -> [module()].
@@ -89,7 +115,7 @@ undone(Replaced) ->
 restore(Replaced) ->
     [Reason || #replaced{} = One <- Replaced, is_ours(One), {error, Reason} <- [put_back(One)]].
 
-examine(Module) ->
+examine_one(Module) ->
     case code:get_object_code(Module) of
         {Module, Original, File} ->
             Replacement = replacement(Module),
@@ -118,7 +144,11 @@ check(#replaced{module = Module, original = {_, Original}, replacement = {_, Bin
     case {Exports -- exports(Binary), [Shape || Shape <- Shapes, Shape -- Exports =:= []]} of
         {[_ | _] = Missing, _} -> {error, {not_offered, Module, lists:sort(Missing)}};
         {[], []} -> {error, {unknown_shape, Module}};
-        {[], _} -> check_unused(Found)
+        {[], _} ->
+            case lists:member(Module, ?GOES_ON) of
+                true -> {ok, Found};
+                false -> check_unused(Found)
+            end
     end.
 
 exports(Binary) ->
