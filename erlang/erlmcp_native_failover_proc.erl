@@ -86,8 +86,9 @@ breaker(_, #{breaker := false}) ->
     ok;
 breaker(Name, #{breaker := Options}) ->
     Key = key(Name),
-    ok = ?BREAKERS:ensure(Key, Options, self()),
-    ?BREAKERS:subscribe(Key).
+    _ = ?BREAKERS:ensure(Key, Options, self()),
+    _ = ?BREAKERS:subscribe(Key),
+    ok.
 
 key(Name) -> {erlmcp_native_failover, self(), Name}.
 
@@ -149,11 +150,17 @@ handle_info({timeout, _, {request, Id}}, State) ->
     end;
 handle_info(tick, #state{tick_ms = Ms, plan = Plan, peers = Peers} = State) ->
     _ = erlang:send_after(Ms, self(), tick),
-    Probed = maps:fold(fun probe/3, State, maps:without(?PLAN:ready(Plan), Peers)),
-    Ticked = lists:foldl(
-        fun(Name, S) -> peer(Name, fun ?PEER:tick/1, S) end, Probed, maps:keys(Peers)
-    ),
-    {noreply, look(Ticked)};
+    Ready = ?PLAN:ready(Plan),
+    Tick = fun(Name, Peer, S) ->
+        BreakerState = breaker_state(Name, S),
+        Probed =
+            case lists:member(Name, Ready) of
+                true -> S;
+                false -> probe(BreakerState, Name, Peer, S)
+            end,
+        peer(Name, fun ?PEER:tick/1, Probed)
+    end,
+    {noreply, look(maps:fold(Tick, State, Peers))};
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
 handle_info({'DOWN', _, process, Pid, Reason}, #state{pids = Pids} = State) when
@@ -302,22 +309,30 @@ breaker_is(closed, Name, #state{peers = Peers} = State) ->
     end.
 
 %% An endpoint whose breaker wants a probe is pinged: no request is staked for that.
-probe(Name, Peer, State) ->
-    case ?PEER:is_ready(Peer) andalso breaker_state(Name, State) of
-        Closed when Closed =:= false; Closed =:= closed ->
-            State;
-        _ ->
-            case ?BREAKERS:wants_probe(key(Name)) andalso ?BREAKERS:ask(key(Name)) of
-                {ok, Ticket} -> peer(Name, fun(P) -> {[], ?PEER:ping(Ticket, P)} end, State);
-                _ -> State
-            end
+probe(closed, Name, Peer, State) ->
+    %% It may have been made anew while the endpoint was out of use.
+    case ?PEER:is_ready(Peer) of
+        true -> plan(fun(Plan) -> ?PLAN:ready(Name, Plan) end, State);
+        false -> State
+    end;
+probe(_, Name, Peer, State) ->
+    Key = key(Name),
+    Wanted = ?PEER:is_ready(Peer) andalso ?BREAKERS:wants_probe(Key),
+    case Wanted andalso ?BREAKERS:ask(Key) of
+        {ok, Ticket} -> peer(Name, fun(P) -> {[], ?PEER:ping(Ticket, P)} end, State);
+        _ -> State
     end.
 
-breaker_state(_, #state{settings = #{breaker := false}}) -> closed;
-breaker_state(Name, _) ->
+breaker_state(_, #state{settings = #{breaker := false}}) ->
+    closed;
+breaker_state(Name, #state{settings = Settings}) ->
     case ?BREAKERS:state(key(Name)) of
-        unknown -> closed;
-        State -> State
+        unknown ->
+            %% The process of all breakers has been started again.
+            _ = breaker(Name, Settings),
+            closed;
+        State ->
+            State
     end.
 
 plan(Tell, #state{plan = Plan} = State) ->

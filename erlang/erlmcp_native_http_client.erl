@@ -41,6 +41,7 @@
     retry_max_ms => pos_integer(),
     timeout_ms => pos_integer(),
     total_timeout_ms => pos_integer() | infinity,
+    breaker => boolean() | map(),
     atom() => term()
 }.
 %% And all of {@link erlmcp_native_http_options:client()}. docs/http_client.md describes them.

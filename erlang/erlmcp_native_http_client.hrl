@@ -33,7 +33,7 @@
     | {status, Status :: 100..599, Body :: binary()}.
 
 -type send_error() ::
-    erlmcp_native:reason() | invalid_message | duplicate_id | not_allowed | headers.
+    erlmcp_native:reason() | invalid_message | duplicate_id | not_allowed | headers | breaker_open.
 
 -type event() ::
     {frames, [binary(), ...]}

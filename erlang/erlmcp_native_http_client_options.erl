@@ -30,6 +30,7 @@
     retry_max_ms := pos_integer(),
     timeout_ms := pos_integer(),
     total_timeout_ms := pos_integer() | infinity,
+    breaker := boolean() | map(),
     http := erlmcp_native_http_options:client()
 }.
 
@@ -84,7 +85,8 @@ defaults() ->
         retry_min_ms => 100,
         retry_max_ms => 5000,
         timeout_ms => 30000,
-        total_timeout_ms => 600000
+        total_timeout_ms => 600000,
+        breaker => false
     }.
 
 own(Url, [], Options, Rest) ->
@@ -144,6 +146,7 @@ text(_) ->
     error.
 
 valid(owner, V) -> is_pid(V);
+valid(breaker, V) -> V =:= false orelse element(1, erlmcp_native_breaker:options(V)) =:= ok;
 valid(path, V) -> lists:member(V, [default, nif, port, beam]);
 valid(revision, V) -> is_binary(V);
 valid(initialized, V) -> V =:= owner orelse V =:= auto;

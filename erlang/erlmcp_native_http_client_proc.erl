@@ -14,6 +14,7 @@
     owner :: pid(),
     monitor :: reference(),
     window :: erlmcp_native_window:window(),
+    breaker :: erlmcp_native_http_client_breaker:breaker(),
     %% A reminder to take is in the mailbox, or a timer will send one.
     reminded = false :: boolean()
 }).
@@ -44,7 +45,8 @@ init(#{owner := Owner, max_owner_queue := Messages, max_owner_bytes := Bytes} = 
                 options = Options,
                 owner = Owner,
                 monitor = monitor(process, Owner),
-                window = erlmcp_native_window:new(Messages, Bytes)
+                window = erlmcp_native_window:new(Messages, Bytes),
+                breaker = erlmcp_native_http_client_breaker:new(Options)
             }};
         {error, Reason} ->
             {stop, {shutdown, Reason}}
@@ -53,9 +55,11 @@ init(#{owner := Owner, max_owner_queue := Messages, max_owner_bytes := Bytes} = 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {reply, term(), #state{}} | {stop, normal, ok, #state{}}.
-handle_call({send, Message, Limits}, _, #state{core = Core} = State) ->
-    {Result, Events, Next} = erlmcp_native_http_client_core:send(Message, Limits, Core),
-    {reply, Result, tell(Events, State#state{core = Next})};
+handle_call({send, Message, Limits}, _, #state{breaker = Breaker} = State) ->
+    case erlmcp_native_http_client_breaker:ask(Message, Breaker) of
+        {ok, Ticket} -> send(Message, Limits, Ticket, State);
+        {error, breaker_open} = Error -> {reply, Error, State}
+    end;
 handle_call({cancel, Id}, _, #state{core = Core} = State) ->
     {Events, Next} = erlmcp_native_http_client_core:cancel(Id, Core),
     {reply, ok, tell(Events, State#state{core = Next})};
@@ -138,7 +142,16 @@ unread(Owner) when node(Owner) =:= node() ->
 unread(_) ->
     {0, false}.
 
-tell(Events, State) -> lists:foldl(fun tell_one/2, State, Events).
+send(Message, Limits, Ticket, #state{core = Core, breaker = Breaker} = State) ->
+    {Result, Events, Next} = erlmcp_native_http_client_core:send(Message, Limits, Core),
+    Sent = erlmcp_native_http_client_breaker:sent(Ticket, Result, Breaker),
+    {reply, Result, tell(Events, State#state{core = Next, breaker = Sent})}.
+
+tell([], State) ->
+    State;
+tell(Events, #state{breaker = Breaker} = State) ->
+    Told = erlmcp_native_http_client_breaker:told(Events, Breaker),
+    lists:foldl(fun tell_one/2, State#state{breaker = Told}, Events).
 
 tell_one(Event, #state{owner = Owner, window = Window} = State) ->
     Owner ! {erlmcp_native, self(), Event},

@@ -26,6 +26,8 @@ all() ->
         tells_subscribers,
         counts,
         survives_its_process,
+        goes_with_a_process,
+        of_an_http_client,
         options
     ].
 
@@ -201,6 +203,55 @@ survives_its_process(Config) ->
     {ok, Ticket} = ?BREAKERS:ask(key(Config), #{}),
     ok = ?BREAKERS:done(Ticket, ok),
     ?assertEqual(closed, ?BREAKERS:state(key(Config))).
+
+goes_with_a_process(Config) ->
+    Key = key(Config),
+    Pid = spawn(fun() ->
+        receive
+            stop -> ok
+        end
+    end),
+    ok = ?BREAKERS:ensure(Key, #{}, Pid),
+    ?assertEqual(closed, ?BREAKERS:state(Key)),
+    Pid ! stop,
+    until(fun() -> ?BREAKERS:state(Key) =:= unknown end).
+
+of_an_http_client(_) ->
+    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listen),
+    {ok, Proxy} = erlmcp_native_fault_proxy:start(#{port => Port}),
+    ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => refuse}),
+    #{port := At} = erlmcp_native_fault_proxy:endpoint(Proxy),
+    Url = "http://127.0.0.1:" ++ integer_to_list(At) ++ "/mcp",
+    Breaker = #{min_calls => 2, open_ms => 600000, open_max_ms => 600000},
+    {ok, Client} = erlmcp_native_http_client:start_link(Url, #{
+        path => beam, retries => 0, breaker => Breaker
+    }),
+    Send = fun(Id) ->
+        Message = #{jsonrpc => <<"2.0">>, id => Id, method => <<"initialize">>, params => #{}},
+        erlmcp_native_http_client:send(Client, erlmcp_native_json:encode(Message))
+    end,
+    Failed = fun(Id) ->
+        ok = Send(Id),
+        receive
+            {erlmcp_native, Client, {failed, Id, Reason}} -> Reason
+        after ?WAIT -> ct:fail(no_failure)
+        end
+    end,
+    ?assertEqual([refused, refused], [Failed(Id) || Id <- [1, 2]]),
+    [Key] = [Key || {http, #{port := P}} = Key <- maps:keys(?BREAKERS:all()), P =:= At],
+    {ok, #{state := open}} = ?BREAKERS:info(Key),
+    ?assertEqual({error, breaker_open}, Send(3)),
+    ok = ?BREAKERS:force(Key, closed),
+    ?assertEqual(refused, Failed(4)),
+    ok = ?BREAKERS:delete(Key),
+    ok = erlmcp_native_http_client:close(Client),
+    ok = erlmcp_native_fault_proxy:stop(Proxy),
+    ok = gen_tcp:close(Listen),
+    ?assertEqual(
+        {error, {option, breaker, #{probes => 0}}},
+        erlmcp_native_http_client:start_link(Url, #{breaker => #{probes => 0}})
+    ).
 
 options(Config) ->
     Refused = fun(Options) -> ?BREAKERS:ensure(key(Config), Options) end,
