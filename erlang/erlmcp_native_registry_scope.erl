@@ -40,12 +40,20 @@ rejoin(Members) ->
             ok;
         Scope ->
             _ = monitor(process, Scope),
-            Known = [
-                {Group, Pid}
-             || Group <- pg:which_local_groups(Scope), Pid <- pg:get_local_members(Scope, Group)
-            ],
+            Known = members_here(Scope),
             lists:foreach(fun({Group, Pid}) -> leave(Group, Pid) end, Known -- Members),
             lists:foreach(fun({Group, Pid}) -> join(Group, Pid) end, Members -- Known)
+    end.
+
+members_here(Scope) ->
+    try
+        [
+            {Group, Pid}
+         || Group <- pg:which_local_groups(Scope), Pid <- pg:get_local_members(Scope, Group)
+        ]
+    catch
+        %% It is down.
+        error:badarg -> []
     end.
 
 -spec join(group(), pid()) -> ok.

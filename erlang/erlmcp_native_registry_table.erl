@@ -10,7 +10,7 @@
 -export([insert/5, remove/3, names/2, bind/3, unbind/2]).
 -export([rejoin/0, rejoin_later/1]).
 -export([find/3, list/2, size/2, server_of/2]).
--export([route_to_server/4, route_to_transport/4]).
+-export([route_to_server/4, route_to_transport/4, deliver/2]).
 
 -export_type([registry/0, kind/0, id/0, entries/0]).
 
@@ -30,6 +30,7 @@
 -define(UNBOUND, undefined).
 
 -define(REJOIN_MS, 100).
+-define(THERE_MS, 1000).
 
 %% A number is less than any id.
 -define(BEFORE_ALL_IDS, 0).
@@ -254,7 +255,7 @@ route_to_transport(Registry, TransportId, ServerId, Message) ->
         {error, not_found} when TransportId =:= broadcast ->
             broadcast(Registry, ServerId, Response);
         {error, not_found} ->
-            send(sender_pid(Registry, TransportId), Response, routed_to_transports);
+            elsewhere(Registry, TransportId, Response);
         Pid ->
             send(Pid, Response, routed_to_transports)
     end.
@@ -271,12 +272,39 @@ send(Pid, Message, Counter) ->
 sender({_, Node} = TransportId) when is_atom(Node) -> TransportId;
 sender(TransportId) -> {TransportId, node()}.
 
-sender_pid(Registry, {TransportId, Node}) when Node =:= node() ->
-    pid(transports(Registry), TransportId);
-sender_pid(_, {TransportId, Node}) when is_atom(Node) ->
-    erlmcp_native_registry_scope:find({transport, TransportId}, Node);
-sender_pid(_, TransportId) ->
-    erlmcp_native_registry_scope:find({transport, TransportId}).
+elsewhere(Registry, {TransportId, Node}, Response) when Node =:= node() ->
+    send(pid(transports(Registry), TransportId), Response, routed_to_transports);
+elsewhere(_, {TransportId, Node}, Response) when is_atom(Node) ->
+    case erlmcp_native_registry_scope:find({transport, TransportId}, Node) of
+        {ok, Pid} -> send(Pid, Response, routed_to_transports);
+        {error, _} -> there(Node, TransportId, Response)
+    end;
+elsewhere(_, TransportId, Response) ->
+    Found = erlmcp_native_registry_scope:find({transport, TransportId}),
+    send(Found, Response, routed_to_transports).
+
+%% It has sent a question, which may have come sooner than the news that it is registered.
+there(Node, TransportId, Response) ->
+    try lists:member(Node, nodes()) andalso
+        erpc:call(Node, ?MODULE, deliver, [TransportId, Response], ?THERE_MS)
+    of
+        ok -> erlmcp_native_registry_counters:add(routed_to_transports);
+        _ -> {error, not_found}
+    catch
+        _:_ -> {error, not_found}
+    end.
+
+%% @private For another node.
+-spec deliver(Transport :: id(), term()) -> ok | {error, not_found}.
+deliver(TransportId, Response) ->
+    Registries = [erlmcp_native_registry, erlmcp_registry],
+    case [Pid || R <- Registries, Pid <- [pid(transports(R), TransportId)], is_pid(Pid)] of
+        [Pid | _] ->
+            _ = Pid ! Response,
+            ok;
+        [] ->
+            {error, not_found}
+    end.
 
 broadcast(Registry, ServerId, Response) ->
     Here = [Pid || {_, Pid} <- bound_to(Registry, ServerId)],
