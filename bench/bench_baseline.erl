@@ -1,7 +1,7 @@
 %% @doc What the analyses compare with, where they are run from here: the techniques of erlmcp 0.5.
 -module(bench_baseline).
 
--export([registry/0, tree/0, client/0, consumer/0, server/0, subject/1]).
+-export([registry/0, tree/0, client/0, consumer/0, server/0, subject/1, switching/0]).
 
 -spec registry() -> module().
 registry() -> bench_line_registry.
@@ -23,3 +23,6 @@ server() -> bench_line_echo.
 subject(tcp) -> bench_line_tcp_subject;
 subject(stdio) -> bench_line_stdio_subject;
 subject(http) -> none.
+
+-spec switching() -> module().
+switching() -> bench_line_switching.

@@ -134,20 +134,20 @@ switching() ->
     [
         rule(switch_planned_failed, max_planned_failed, 0, high,
             "~ts failed during planned switches",
-            <<"Keep the endpoint that is switched to connected, so that nothing waits for it.">>,
-            [{failover, standby}]),
+            <<"Let more requests wait while the endpoints change.">>,
+            [{failover, max_queue}]),
         rule(switch_planned_gap_p99, max_planned_gap_ms, 5, medium,
             "Nothing is answered for ~ts (p99) during a planned switch",
-            <<"Keep the endpoint that is switched to connected.">>,
-            [{failover, standby}]),
+            <<"Have fewer requests under way at a time, which the former endpoint has to finish.">>,
+            [{failover, max_in_flight}]),
         rule(switch_unplanned_unresolved, max_unresolved, 0, critical,
             "~ts have no outcome, or more than one, after their endpoint was killed",
             <<"Bound how long a request may wait for its outcome.">>,
-            [{failover, request_timeout_ms}]),
+            [{failover, timeout_ms}]),
         rule(switch_unplanned_in_use, max_switch_ms, 50, medium,
             "The next endpoint is in use ~ts after its predecessor was killed",
-            <<"Keep it connected, and probe more often.">>,
-            [{failover, standby}, {failover, probe_interval_ms}])
+            <<"Ping more often, and wait less for the answer.">>,
+            [{failover, ping_ms}, {failover, ping_timeout_ms}])
     ].
 
 registry() ->

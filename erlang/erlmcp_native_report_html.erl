@@ -289,7 +289,8 @@ drawn(#{title := Title} = Plot) ->
     [
         "<figure><figcaption>", escape(Title), "</figcaption>",
         erlmcp_native_report_svg:plot(Plot),
-        "<details><summary>Figures</summary>", data(Plot), "</details></figure>"
+        "<details><summary>Figures</summary><div class=scroll tabindex=0>", data(Plot),
+        "</div></details></figure>"
     ].
 
 data(#{x := #{label := XLabel, unit := XUnit}, y := #{unit := YUnit}, lines := Lines}) ->

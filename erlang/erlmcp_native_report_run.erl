@@ -26,16 +26,23 @@
 %% All other options are passed on to the analyses, which say what they take.
 
 -type analysis() ::
-    switching | registry | buffering | reconnection | restart | memory | transport
+    transport
+    | registry
+    | switching
+    | reconnection
+    | restart
+    | memory
+    | buffering
     | connections.
 
 -define(ANALYSES, [
+    {transport, erlmcp_native_bottleneck_transport},
     {registry, erlmcp_native_bottleneck_registry},
+    {switching, erlmcp_native_bottleneck_switching},
     {reconnection, erlmcp_native_bottleneck_reconnect},
     {restart, erlmcp_native_bottleneck_restart},
     {memory, erlmcp_native_bottleneck_memory},
     {buffering, erlmcp_native_bottleneck_buffering},
-    {transport, erlmcp_native_bottleneck_transport},
     {connections, erlmcp_native_bottleneck_connections}
 ]).
 
@@ -45,11 +52,12 @@
     runs => 1,
     rounds => 1,
     kills => 200,
+    loads => [16],
+    switches => 20,
+    endpoint_kills => 1,
     supervisor_kills => 1,
     memory_s => 10,
     overload_s => 5,
-    duration_ms => 200,
-    counts => [1, 10, 100, 1000],
     quick => true
 }).
 

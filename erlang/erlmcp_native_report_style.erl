@@ -80,7 +80,8 @@ plots() ->
     ".knee text{fill:var(--c);font-size:11.5px}"
     ".p-erlmcp05.line{stroke-dasharray:5 4}"
     "details{font-size:13px;margin-top:6px;color:var(--soft)}summary{cursor:pointer;padding:4px 0}"
-    "details table{font-size:13px}details td,details th{padding:4px 8px 4px 0}".
+    ".scroll{overflow-x:auto}details table{font-size:13px}"
+    "details td,details th{padding:4px 8px 4px 0}".
 
 %% A row of the table becomes a card, each cell with its column's name.
 narrow() ->
