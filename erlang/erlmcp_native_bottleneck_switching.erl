@@ -77,18 +77,23 @@ killed(Client, Run, Kill) ->
     {ok, Active} = erlmcp_native_analysis_vm:call(
         Client, erlmcp_native_switching_load, active, [Run]
     ),
+    Now = Kill(Active),
     %% The clock of the operating system is the same for both. The kill lies between.
     Before = os:system_time(microsecond),
-    ok = Kill(Active),
+    ok = Now(),
     After = os:system_time(microsecond),
     Given = [Run, Before, After],
     erlmcp_native_analysis_vm:call(Client, erlmcp_native_switching_load, in_use, Given).
 
-%% Servers in VMs of their own, or commands that start one; and what kills one of them.
+%% Servers in VMs of their own, or commands that start one; and what looks for one of them, and
+%% gives a function that kills it.
 with_endpoints(stdio, Path, Count, Fun) ->
     Tokens = maps:from_list([{Name, token(Name)} || Name <- lists:seq(1, min(2, Count))]),
     Endpoints = [{Name, command(Path, Token)} || {Name, Token} <- maps:to_list(Tokens)],
-    Fun(Endpoints, fun(Name) -> kill(os_pids(maps:get(Name, Tokens))) end);
+    Fun(Endpoints, fun(Name) ->
+        OsPids = os_pids(maps:get(Name, Tokens)),
+        fun() -> kill(OsPids) end
+    end);
 with_endpoints(Transport, Path, Count, Fun) ->
     Vms = [{Name, erlmcp_native_analysis_vm:start(server_path(Path))}
         || Name <- lists:seq(1, Count)],
@@ -96,8 +101,10 @@ with_endpoints(Transport, Path, Count, Fun) ->
         Endpoints = [{Name, served(Vm, Transport, Path)} || {Name, Vm} <- Vms],
         Fun(Endpoints, fun(Name) ->
             {Name, Vm} = lists:keyfind(Name, 1, Vms),
-            _ = erlmcp_native_analysis_vm:kill(Vm),
-            ok
+            fun() ->
+                _ = erlmcp_native_analysis_vm:kill(Vm),
+                ok
+            end
         end)
     after
         lists:foreach(fun({_, Vm}) -> erlmcp_native_analysis_vm:stop(Vm) end, Vms)
@@ -151,8 +158,9 @@ rows(#{path := Path, transport := Transport} = Measured) ->
             samples => Switches,
             spread => spread(Gap),
             note => iolist_to_binary([
-                "as long without a switch: ",
-                erlmcp_native_report_number:text(maps:get(p99, Quiet), <<"ms">>)
+                "without a switch: ",
+                erlmcp_native_report_number:text(maps:get(p99, Quiet), <<"ms">>),
+                "; looked at for 30 ms each"
             ])
         }),
         Row(switch_unplanned_unresolved, #{value => Unresolved, samples => Requests}),
