@@ -10,7 +10,7 @@
 -export([run/1]).
 
 %% Called in the other VMs.
--export([serve/1, load/3, objects/0, memory/0]).
+-export([serve/2, load/3, objects/0, memory/0]).
 
 -define(CONNECTIONS, 1000).
 -define(SECONDS, 30).
@@ -20,7 +20,8 @@
 -define(SETTLE_MS, 10000).
 -define(WARM_UP, 1 / 3).
 
-%% @doc Options: `paths', `baseline', `memory_s' (30), `memory_connections' (1,000).
+%% @doc Options: `paths', `baseline', `memory_s' (30), `memory_connections' (1,000),
+%% `memory_server' (options of the listener).
 -spec run(map()) -> erlmcp_native_report:analysis().
 run(Options) ->
     Cases =
@@ -32,7 +33,7 @@ run(Options) ->
         [P || {P, _} <- Cases], Seconds
     ]),
     Measured = erlmcp_native_parallel:map(
-        fun(Case) -> measured(Case, Connections, Seconds) end, Cases
+        fun(Case) -> measured(Case, Connections, Seconds, Options) end, Cases
     ),
     #{
         name => memory,
@@ -45,9 +46,10 @@ run(Options) ->
 baseline(#{baseline := Baseline}) when Baseline =/= none -> [{erlmcp05, Baseline:server()}];
 baseline(_) -> [].
 
-measured({Path, Module}, Connections, Seconds) ->
+measured({Path, Module}, Connections, Seconds, Options) ->
     erlmcp_native_analysis_vm:with(Path, [], fun(Vm) ->
-        Port = erlmcp_native_analysis_vm:call(Vm, Module, serve, [Path]),
+        Server = maps:get(memory_server, Options, #{}),
+        Port = erlmcp_native_analysis_vm:call(Vm, Module, serve, [Path, Server]),
         Objects = erlmcp_native_analysis_vm:call(Vm, ?MODULE, objects, []),
         Idle = erlmcp_native_analysis_vm:rss_bytes(Vm),
         {Samples, Sent} = erlmcp_native_analysis_vm:with(beam, [], fun(Clients) ->
@@ -106,10 +108,10 @@ settled(Vm, Before, Deadline) ->
     end.
 
 %% @private A server whose connections are processes that own their socket.
--spec serve(erlmcp_native_path:path()) -> inet:port_number().
-serve(Path) ->
+-spec serve(erlmcp_native_path:path(), map()) -> inet:port_number().
+serve(Path, Options) ->
     erlmcp_native_analysis_peer:lasting(fun() ->
-        {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{
+        {ok, Listener} = erlmcp_native:listen(#{port => 0}, Options#{
             path => Path,
             handler => {erlmcp_native_analysis_tcp, start_connection, [Path]},
             decode => json,

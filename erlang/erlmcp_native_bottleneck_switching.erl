@@ -88,7 +88,7 @@ killed(Client, Run, Kill) ->
 %% Servers in VMs of their own, or commands that start one; and what looks for one of them, and
 %% gives a function that kills it.
 with_endpoints(stdio, Path, Count, Fun) ->
-    Tokens = maps:from_list([{Name, token(Name)} || Name <- lists:seq(1, min(2, Count))]),
+    Tokens = maps:from_list([{Name, token(Name)} || Name <- lists:seq(1, Count)]),
     Endpoints = [{Name, command(Path, Token)} || {Name, Token} <- maps:to_list(Tokens)],
     Fun(Endpoints, fun(Name) ->
         OsPids = os_pids(maps:get(Name, Tokens)),

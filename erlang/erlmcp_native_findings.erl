@@ -212,8 +212,9 @@ memory() ->
     [
         rule(memory_busy, max_busy_mb, 100, medium,
             "1,000 busy connections take ~ts",
-            <<"Read less ahead, and queue less.">>,
-            [{connection, high_water_bytes}, {connection, max_queue_bytes}]),
+            <<"Give messages memory of their own, so that no connection keeps a block that was "
+                "read, and read less ahead.">>,
+            [{connection, copy}, {connection, high_water_bytes}]),
         rule(memory_growth, max_growth_kb_per_s, 100, high,
             "Memory grows by ~ts under constant load, with 95 % confidence",
             <<"Give kept messages memory of their own, so that they keep no block alive.">>,

@@ -25,6 +25,7 @@ page(#{meta := #{title := Title} = Meta, rows := Rows} = Report) ->
         comparison(maps:get(comparison, Report, null)),
         findings(Report),
         plots(Report),
+        failures(Report),
         foot(Meta),
         "</main></body></html>\n"
     ]).
@@ -244,7 +245,22 @@ word(same) -> "<span class=soft>same</span>".
 findings(#{findings := []}) ->
     "<section><h2>Findings</h2><p class=soft>Nothing crossed a threshold.</p></section>";
 findings(#{findings := Findings}) ->
-    ["<section><h2>Findings</h2>", [finding(F) || F <- Findings], "</section>"].
+    {First, Others} = lists:partition(
+        fun(#{path := Path}) -> Path =:= nif orelse Path =:= all end, Findings
+    ),
+    [
+        "<section><h2>Findings</h2>",
+        [finding(F) || F <- First],
+        [
+            [
+                io_lib:format("<details><summary>~b on other paths</summary>", [length(Others)]),
+                [finding(F) || F <- Others],
+                "</details>"
+            ]
+         || Others =/= []
+        ],
+        "</section>"
+    ].
 
 finding(#{what := What, severity := Severity, evidence := Evidence} = Finding) ->
     #{threshold := #{name := Name, value := Threshold}, recommendation := Advice} = Finding,
@@ -281,6 +297,22 @@ plots(#{curves := Curves, series := Series}) ->
          || Series =/= []
         ]
     ].
+
+%% An analysis that could not measure is not passed over.
+failures(#{analyses := Analyses}) ->
+    case [{Name, Why} || #{name := Name, failed := Why} <- Analyses] of
+        [] ->
+            [];
+        Failed ->
+            [
+                "<section><h2>Analyses that failed</h2>",
+                [
+                    ["<p class=no>", escape(io_lib:format("~s: ~ts", [Name, Why])), "</p>"]
+                 || {Name, Why} <- Failed
+                ],
+                "</section>"
+            ]
+    end.
 
 drawable(#{lines := Lines}) ->
     lists:any(fun(#{points := Points}) -> Points =/= [] end, Lines).

@@ -7,7 +7,7 @@
 
 %% @doc The figures as tables, the findings as paragraphs.
 -spec text(erlmcp_native_report:report()) -> unicode:chardata().
-text(#{rows := Rows, findings := Findings}) ->
+text(#{rows := Rows, findings := Findings} = Report) ->
     {Reached, Missed} = erlmcp_native_report:bars(Rows),
     Paths = [P || P <- ?PATHS, lists:any(fun(#{path := Path}) -> Path =:= P end, Rows)],
     [
@@ -18,6 +18,10 @@ text(#{rows := Rows, findings := Findings}) ->
         "\nFindings\n",
         [finding(F) || F <- Findings],
         ["  none: nothing crossed a threshold\n" || Findings =:= []],
+        [
+            io_lib:format("\n~s could not be measured: ~ts\n", [Name, Why])
+         || #{name := Name, failed := Why} <- maps:get(analyses, Report)
+        ],
         io_lib:format("\n~b of ~b bars reached\n", [
             length(Reached), length(Reached) + length(Missed)
         ])
