@@ -24,9 +24,9 @@
     window_calls := pos_integer(),
     window_ms := pos_integer(),
     min_calls := pos_integer(),
-    failure_rate := float(),
+    failure_rate := number(),
     slow_ms := pos_integer() | infinity,
-    slow_rate := float(),
+    slow_rate := number(),
     open_ms := pos_integer(),
     open_max_ms := pos_integer(),
     probes := pos_integer()

@@ -30,8 +30,7 @@
 
 -opaque window() :: #last{} | #timed{}.
 
--spec new(#{window := count | time, window_calls := pos_integer(), window_ms := pos_integer()}) ->
-    window().
+-spec new(erlmcp_native_breaker:options()) -> window().
 new(#{window := count, window_calls := Size}) -> #last{size = Size, counts = none()};
 new(#{window := time, window_ms := Ms}) -> #timed{bucket_ms = max(1, Ms div ?BUCKETS)}.
 

@@ -11,7 +11,7 @@
 
 -define(PLAN, erlmcp_native_failover_plan).
 -define(PEER, erlmcp_native_failover_peer).
--define(BREAKERS, erlmcp_native_breakers).
+-define(GUARD, erlmcp_native_failover_guard).
 
 -type config() :: {
     [erlmcp_native_failover_options:endpoint(), ...], erlmcp_native_failover_options:options()
@@ -31,8 +31,7 @@
     peers :: #{?PLAN:name() => ?PEER:peer()},
     pids = #{} :: #{pid() => ?PLAN:name()},
     requests = #{} :: #{?PLAN:id() => #request{}},
-    %% What the breaker of the endpoint is owed for what was sent.
-    tickets = #{} :: #{?PLAN:wire() => {?PLAN:name(), ?BREAKERS:ticket()}},
+    guard :: ?GUARD:guard(),
     window :: erlmcp_native_window:window(),
     %% Endpoints that wait until the owner has read.
     paused = [] :: [?PLAN:name()],
@@ -75,22 +74,12 @@ init({Endpoints, #{owner := Owner, ping_ms := Ping, ping_timeout_ms := Timeout} 
         monitor = monitor(process, Owner),
         plan = ?PLAN:new(Names, Limits),
         peers = maps:from_list(Peers),
+        guard = ?GUARD:new(maps:get(breaker, Settings), Names),
         window = erlmcp_native_window:new(maps:get(max_owner_queue, Settings), ?WINDOW_BYTES),
         tick_ms = Tick
     },
-    lists:foreach(fun(Name) -> breaker(Name, Settings) end, Names),
     _ = erlang:send_after(Tick, self(), tick),
     {ok, lists:foldl(fun(Name, S) -> peer(Name, fun ?PEER:open/1, S) end, State, Names)}.
-
-breaker(_, #{breaker := false}) ->
-    ok;
-breaker(Name, #{breaker := Options}) ->
-    Key = key(Name),
-    _ = ?BREAKERS:ensure(Key, Options, self()),
-    _ = ?BREAKERS:subscribe(Key),
-    ok.
-
-key(Name) -> {erlmcp_native_failover, self(), Name}.
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) ->
@@ -152,7 +141,7 @@ handle_info(tick, #state{tick_ms = Ms, plan = Plan, peers = Peers} = State) ->
     _ = erlang:send_after(Ms, self(), tick),
     Ready = ?PLAN:ready(Plan),
     Tick = fun(Name, Peer, S) ->
-        BreakerState = breaker_state(Name, S),
+        BreakerState = ?GUARD:state(Name, S#state.guard),
         Probed =
             case lists:member(Name, Ready) of
                 true -> S;
@@ -181,10 +170,7 @@ closed(Reason) -> {exit, Reason}.
 terminate(_, #state{requests = Requests, peers = Peers} = State) ->
     _ = maps:fold(fun(Id, _, S) -> outcome(Id, {error, closed}, S) end, State, Requests),
     lists:foreach(fun ?PEER:close/1, maps:values(Peers)),
-    _ = [?BREAKERS:delete(key(Name)) || Name <- maps:keys(Peers), has_breaker(State)],
-    ok.
-
-has_breaker(#state{settings = #{breaker := Breaker}}) -> Breaker =/= false.
+    ?GUARD:delete(maps:keys(Peers), State#state.guard).
 
 requested(Message, Options, To, #state{plan = Plan, settings = Settings} = State) ->
     case ?PLAN:request(maps:get(safe, Options, false), Plan) of
@@ -240,13 +226,13 @@ notice({answer, Wire, Answer}, Name, #state{plan = Plan} = State) ->
             State#state{late = State#state.late + 1}
     end;
 notice(ready, Name, State) ->
-    case breaker_state(Name, State) of
+    case ?GUARD:state(Name, State#state.guard) of
         closed -> plan(fun(Plan) -> ?PLAN:ready(Name, Plan) end, State);
         _ -> State
     end;
 notice({down, Reason}, Name, State) ->
     Lost = fun(Plan) -> ?PLAN:down(Name, Reason, Plan) end,
-    plan(Lost, unpaused(Name, forgiven(Name, State)));
+    plan(Lost, unpaused(Name, State#state{guard = ?GUARD:forgive(Name, State#state.guard)}));
 notice({leave, Reason}, Name, State) ->
     plan(fun(Plan) -> ?PLAN:leave(Name, Reason, Plan) end, State);
 notice({failed, Wire, Reason}, Name, State) ->
@@ -254,7 +240,7 @@ notice({failed, Wire, Reason}, Name, State) ->
 notice({ponged, none, _}, _, State) ->
     State;
 notice({ponged, Ticket, Outcome}, _, State) ->
-    ok = ?BREAKERS:done(Ticket, Outcome),
+    ok = ?GUARD:probed(Ticket, Outcome),
     State;
 notice({initialized, Result}, Name, State) ->
     tell({initialized, Name, Result}, State);
@@ -315,24 +301,10 @@ probe(closed, Name, Peer, State) ->
         true -> plan(fun(Plan) -> ?PLAN:ready(Name, Plan) end, State);
         false -> State
     end;
-probe(_, Name, Peer, State) ->
-    Key = key(Name),
-    Wanted = ?PEER:is_ready(Peer) andalso ?BREAKERS:wants_probe(Key),
-    case Wanted andalso ?BREAKERS:ask(Key) of
+probe(_, Name, Peer, #state{guard = Guard} = State) ->
+    case ?PEER:is_ready(Peer) andalso ?GUARD:probe(Name, Guard) of
         {ok, Ticket} -> peer(Name, fun(P) -> {[], ?PEER:ping(Ticket, P)} end, State);
         _ -> State
-    end.
-
-breaker_state(_, #state{settings = #{breaker := false}}) ->
-    closed;
-breaker_state(Name, #state{settings = Settings}) ->
-    case ?BREAKERS:state(key(Name)) of
-        unknown ->
-            %% The process of all breakers has been started again.
-            _ = breaker(Name, Settings),
-            closed;
-        State ->
-            State
     end.
 
 plan(Tell, #state{plan = Plan} = State) ->
@@ -344,7 +316,7 @@ effects(Effects, State) -> lists:foldl(fun effect/2, State, Effects).
 effect({send, Name, Wire, Id}, #state{peers = Peers, requests = Requests} = State) ->
     #{Id := #request{message = Message}} = Requests,
     case ?PEER:send(Message#{id => Wire}, maps:get(Name, Peers)) of
-        ok -> State#state{tickets = ticket(Name, Wire, State)};
+        ok -> State#state{guard = ?GUARD:sent(Name, Wire, State#state.guard)};
         %% There will be room, or its end will be told.
         {error, Again} when Again =:= busy; Again =:= closed; Again =:= not_connected ->
             plan(fun(Plan) -> ?PLAN:stalled(Wire, Plan) end, State);
@@ -362,28 +334,8 @@ effect({switched, From, To, Reason}, #state{switches = N} = State) ->
     _ = erlmcp_native_metrics:add(failover_switches, 1),
     tell({switched, From, To, Reason}, State#state{switches = N + 1}).
 
-ticket(_, _, #state{settings = #{breaker := false}, tickets = Tickets}) ->
-    Tickets;
-ticket(Name, Wire, #state{tickets = Tickets}) ->
-    case ?BREAKERS:ask(key(Name)) of
-        {ok, Ticket} -> Tickets#{Wire => {Name, Ticket}};
-        %% It has opened just now; the message that says so is under way.
-        {error, breaker_open} -> Tickets
-    end.
-
-settle(Wire, Outcome, #state{tickets = Tickets} = State) ->
-    case maps:take(Wire, Tickets) of
-        {{_, Ticket}, Rest} ->
-            ok = ?BREAKERS:done(Ticket, Outcome),
-            State#state{tickets = Rest};
-        error ->
-            State
-    end.
-
-%% That an endpoint is lost says more than its breaker could.
-forgiven(Name, #state{tickets = Tickets} = State) ->
-    Kept = maps:filter(fun(_, {At, _}) -> At =/= Name end, Tickets),
-    State#state{tickets = Kept}.
+settle(Wire, Outcome, #state{guard = Guard} = State) ->
+    State#state{guard = ?GUARD:settle(Wire, Outcome, Guard)}.
 
 outcome(Id, Outcome, #state{requests = Requests} = State) ->
     {#request{to = To, timer = Timer}, Rest} = maps:take(Id, Requests),
@@ -435,7 +387,7 @@ info(#state{plan = Plan, peers = Peers, late = Late, switches = Switches} = Stat
     Endpoint = fun(Name, Peer) ->
         (?PEER:info(Peer))#{
             in_flight => ?PLAN:in_flight(Name, Plan),
-            breaker => breaker_state(Name, State)
+            breaker => ?GUARD:state(Name, State#state.guard)
         }
     end,
     (?PLAN:counts(Plan))#{

@@ -72,6 +72,8 @@
 
 -define(CALL_TIMEOUT_MS, 30000).
 -define(BACKLOG, 1024).
+%% The first has room in any case, however busy the machine is.
+-define(FIRST_FILL_MS, 10000).
 -define(FILL_TIMEOUT_MS, 100).
 -define(MOST_FILLERS, 16).
 
@@ -288,7 +290,7 @@ mode(timeout, #state{fillers = [_ | _]} = State) ->
     {ok, State};
 mode(timeout, State) ->
     case listen(0, deaf(State)) of
-        {ok, Listening} -> {ok, fill(?MOST_FILLERS, Listening)};
+        {ok, Listening} -> {ok, fill(?MOST_FILLERS, ?FIRST_FILL_MS, Listening)};
         {error, _, _} = Error -> Error
     end;
 mode(_, #state{acceptor = Acceptor} = State) when is_pid(Acceptor) ->
@@ -355,12 +357,14 @@ accept(Proxy, Listen) ->
     end.
 
 %% Connects until the backlog is full and the next attempt is not answered.
-fill(0, State) ->
+fill(0, _, State) ->
     State;
-fill(Left, #state{ip = Ip, port = Port, fillers = Fillers} = State) ->
-    case gen_tcp:connect(Ip, Port, [{active, false}], ?FILL_TIMEOUT_MS) of
-        {ok, Socket} -> fill(Left - 1, State#state{fillers = [Socket | Fillers]});
-        {error, _} -> State
+fill(Left, Timeout, #state{ip = Ip, port = Port, fillers = Fillers} = State) ->
+    case gen_tcp:connect(Ip, Port, [{active, false}], Timeout) of
+        {ok, Socket} ->
+            fill(Left - 1, ?FILL_TIMEOUT_MS, State#state{fillers = [Socket | Fillers]});
+        {error, _} ->
+            State
     end.
 
 reserve(Ip, Port) ->

