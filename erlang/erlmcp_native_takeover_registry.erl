@@ -131,7 +131,8 @@ terminate(_, State) ->
 
 put_in_place(State) ->
     ok = erlmcp_native_registry_counters:new(),
-    case each([fun found/0, fun learn_fresh_state/0, fun forget_stale_tables/0]) of
+    Learn = fun() -> learn_fresh_state(?REGISTRY) end,
+    case each([fun found/0, Learn, fun forget_stale_tables/0]) of
         ok -> replace(State);
         {error, Reason} -> refused(Reason, State)
     end.
@@ -191,14 +192,14 @@ found() ->
     end.
 
 %% The original's own word for it, in a process that nobody hears of.
-learn_fresh_state() ->
-    case {code:ensure_loaded(?REGISTRY), is_ours()} of
+learn_fresh_state(Module) ->
+    case {code:ensure_loaded(Module), is_ours(Module)} of
         {{module, _}, true} ->
             ok;
         {{module, _}, false} ->
             {Pid, Monitor} = spawn_monitor(fun() ->
                 receive
-                    go -> exit({began, ?REGISTRY:init([])})
+                    go -> exit({began, Module:init([])})
                 end
             end),
             ok = logger:add_primary_filter(?MODULE, {fun is_not_of/2, Pid}),
@@ -210,12 +211,12 @@ learn_fresh_state() ->
             ok = logger:remove_primary_filter(?MODULE),
             keep_fresh_state(Began);
         {{error, Reason}, _} ->
-            {error, {not_loaded, ?REGISTRY, Reason}}
+            {error, {not_loaded, Module, Reason}}
     end.
 
-is_ours() ->
-    erlang:module_loaded(?REGISTRY) andalso
-        lists:keymember(erlmcp_native, 1, ?REGISTRY:module_info(attributes)).
+is_ours(Module) ->
+    erlang:module_loaded(Module) andalso
+        lists:keymember(erlmcp_native, 1, Module:module_info(attributes)).
 
 is_not_of(#{meta := #{pid := Pid}}, Pid) -> stop;
 is_not_of(_, _) -> ignore.

@@ -31,6 +31,7 @@ groups() ->
         ]},
         {routed, [
             registers_and_routes,
+            answered_where_there_is_no_server,
             started_by_erlmcps_supervisor,
             owner_without_a_server,
             name_is_taken,
@@ -294,9 +295,32 @@ registers_and_routes(Config) ->
     after ?WAIT -> error(timeout)
     end,
     ?assertMatch(#{transport_id := http_out, server_id := http_server}, ?NEW:get_info(T)),
+    ok = Registry:route_to_transport(broadcast, http_server, call(2, <<"ping">>)),
+    http_peer:json(http_peer:next(P), result(2)),
+    receive
+        {mcp_message, http_out, Answer} ->
+            ?assertEqual({ok, result(2)}, erlmcp_native_json:decode(Answer))
+    after ?WAIT -> error(timeout)
+    end,
     ok = ?NEW:close(T),
     ?assertEqual({error, not_found}, Registry:find_transport(http_out)),
     ok = Registry:unregister_server(http_server).
+
+%% What the peer asks of a server that is not there.
+answered_where_there_is_no_server(Config) ->
+    P = peer(Config),
+    {ok, T} = ?NEW:start_link(http_out, options(Config, #{server_id => http_gone})),
+    ok = ?NEW:send(T, call(1, <<"ping">>)),
+    Stream = http_peer:next(P),
+    http_peer:stream(Stream),
+    http_peer:event(Stream, #{data => http_peer_call(7, <<"roots/list">>)}),
+    Answer = http_peer:next(P),
+    ?assertMatch(
+        #{<<"id">> := 7, <<"error">> := #{<<"code">> := -32603}}, http_peer:body(Answer)
+    ),
+    http_peer:accepted(Answer),
+    http_peer:finish(Stream),
+    ok = ?NEW:close(T).
 
 started_by_erlmcps_supervisor(Config) ->
     Data = filename:join(tests(Config), "transport_SUITE_data"),

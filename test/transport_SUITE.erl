@@ -63,6 +63,7 @@ groups() ->
             registers_and_routes,
             answered_where_there_is_no_server,
             a_broadcast_comes_once,
+            a_broadcast_to_a_child,
             name_is_taken,
             not_registered_in_test_mode,
             bound_in_the_registry,
@@ -688,6 +689,18 @@ a_broadcast_comes_once(Config) ->
      || Peer <- Peers
     ],
     ok = erlmcp_transport_tcp_new:close(L),
+    ok = erlmcp_native_registry:unregister_server(s).
+
+%% The child gives back what it gets.
+a_broadcast_to_a_child(Config) ->
+    ok = erlmcp_native_registry:register_server(s, self(), #{}),
+    {ok, T} = ?ROUTED:start_link(t, #{
+        command => "cat", server_id => s, path => proplists:get_value(path, Config)
+    }),
+    connected = status(T),
+    ok = erlmcp_native_registry:route_to_transport(broadcast, s, <<"change">>),
+    ?assertEqual({mcp_message, t, <<"change">>}, next_message()),
+    ok = ?ROUTED:close(T),
     ok = erlmcp_native_registry:unregister_server(s).
 
 name_is_taken(Config) ->
