@@ -89,6 +89,8 @@ metrics() ->
 start_link(Options) ->
     Defaults = #{alerts => #{}, owner => self(), interval_ms => 1000},
     case erlmcp_native_options:check(Options, Defaults, fun valid/2, server) of
+        {ok, #{alerts := Alerts}} when map_size(Alerts) =:= 0 ->
+            {error, {option, alerts, Alerts}};
         {ok, #{alerts := Alerts} = Checked} ->
             started(maps:map(fun(_, Alert) -> alert(Alert) end, Alerts), Checked);
         {error, _} = Error ->
@@ -101,7 +103,7 @@ started(Alerts, Checked) ->
         [{Name, Key, Value} | _] -> {error, {option, {Name, Key}, Value}}
     end.
 
-valid(alerts, V) -> is_map(V) andalso map_size(V) > 0;
+valid(alerts, V) -> is_map(V);
 valid(owner, V) -> is_pid(V) orelse V =:= none;
 valid(interval_ms, V) -> is_integer(V) andalso V > 0 andalso V =< 3600000;
 valid(_, _) -> false.

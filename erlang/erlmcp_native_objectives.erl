@@ -96,6 +96,8 @@ start_link(Options) ->
         windows => erlmcp_native_burn_rate:windows()
     },
     case erlmcp_native_options:check(Options, Defaults, fun valid/2, server) of
+        {ok, #{objectives := Objectives}} when map_size(Objectives) =:= 0 ->
+            {error, {option, objectives, Objectives}};
         {ok, #{objectives := Objectives} = Checked} ->
             Pairs = maps:to_list(Objectives),
             case [Wrong || {_, Given} = Wrong <- Pairs, not is_objective(Given)] of
@@ -106,7 +108,7 @@ start_link(Options) ->
             Error
     end.
 
-valid(objectives, V) -> is_map(V) andalso map_size(V) > 0;
+valid(objectives, V) -> is_map(V);
 valid(owner, V) -> is_pid(V) orelse V =:= none;
 valid(interval_ms, V) -> is_integer(V) andalso V > 0 andalso V =< 3600000;
 valid(windows, V) -> is_list(V) andalso V =/= [] andalso lists:all(fun is_window/1, V);
