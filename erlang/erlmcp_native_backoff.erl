@@ -34,7 +34,7 @@
     eager_ms := non_neg_integer(),
     eager_cap_ms := pos_integer()
 }.
-%% Defaults: 50, 5000, infinity, 5000, 30000, 100. `max_attempts' counts failed tries in a row;
+%% Defaults: 50, 5000, infinity, 5000, 30000, 80. `max_attempts' counts failed tries in a row;
 %% `eager_ms => 0' tries no more often than `min_ms' and `max_ms' say.
 
 -record(backoff, {
@@ -153,7 +153,7 @@ defaults() ->
         max_attempts => infinity,
         stable_ms => 5000,
         eager_ms => 30000,
-        eager_cap_ms => 100
+        eager_cap_ms => 80
     }.
 
 valid(min_ms, V) -> in(V, 1, 600000);

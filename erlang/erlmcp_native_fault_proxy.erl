@@ -331,23 +331,23 @@ listen(Backlog, #state{ip = Ip, port = Port, reserve = Reserve} = State) ->
 deaf(#state{listen = none} = State) ->
     State;
 deaf(#state{listen = Listen, acceptor = Acceptor, fillers = Fillers} = State) ->
-    _ = is_pid(Acceptor) andalso stop_acceptor(Acceptor),
     ok = gen_tcp:close(Listen),
+    ok = ended(Acceptor),
     lists:foreach(fun gen_tcp:close/1, Fillers),
     State#state{listen = none, acceptor = none, fillers = []}.
 
-stop_acceptor(Acceptor) ->
-    unlink(Acceptor),
-    exit(Acceptor, kill),
+%% It ends with the socket. Killed it could leave a connection behind that nobody serves.
+ended(none) ->
+    ok;
+ended(Acceptor) ->
     receive
         {'EXIT', Acceptor, _} -> ok
-    after 0 -> ok
     end.
 
 accept(Proxy, Listen) ->
     case gen_tcp:accept(Listen) of
         {ok, Socket} ->
-            ok = gen_tcp:controlling_process(Socket, Proxy),
+            _ = gen_tcp:controlling_process(Socket, Proxy),
             Proxy ! {accepted, self(), Socket},
             accept(Proxy, Listen);
         {error, Reason} when Reason =:= emfile; Reason =:= enfile; Reason =:= econnaborted ->
