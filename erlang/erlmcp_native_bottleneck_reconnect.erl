@@ -78,8 +78,8 @@ tcp(Kind, Module, Path, Proxy, #{rounds := Rounds, clients := Count}) ->
     All = [
         begin
             Clients = begun(Module, Start, Count),
-            At = outage(Kind, Proxy),
-            Back = [back(Client, At) || Client <- Clients],
+            {Cut, At} = outage(Kind, Proxy),
+            Back = [back(Client, Cut, At) || Client <- Clients],
             _ = [ended(Client) || Client <- Clients],
             Back
         end
@@ -87,17 +87,19 @@ tcp(Kind, Module, Path, Proxy, #{rounds := Rounds, clients := Count}) ->
     ],
     result(tcp, Kind, Path, lists:append(All)).
 
-%% Fails in one way, the connections that stand included; the time when the server is back.
+%% Fails in one way, the connections that stand included; when they had been cut, and when the
+%% server is back.
 outage(Kind, Proxy) ->
     ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => mode(Kind)}),
     {ok, _} = erlmcp_native_fault_proxy:cut(Proxy, cut(Kind)),
+    Cut = erlang:monotonic_time(),
     {Min, Max} = ?OUTAGE_MS,
     receive
     after Min + rand:uniform(Max - Min) -> ok
     end,
     At = erlang:monotonic_time(),
     ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => pass}),
-    At.
+    {Cut, At}.
 
 mode(refused) -> refuse;
 mode(Kind) -> Kind.
@@ -113,7 +115,7 @@ stdio(Kind, Path, #{rounds := Rounds, children := Count}) ->
             Pids = [os_pid(Client) || Client <- Clients],
             At = erlang:monotonic_time(),
             [] = os:cmd(lists:flatten(["kill ", signal(Kind), lists:join(" ", Pids)])),
-            Back = [back(Client, At) || Client <- Clients],
+            Back = [back(Client, At, At) || Client <- Clients],
             _ = [ended(Client) || Client <- Clients],
             Back
         end
@@ -127,6 +129,7 @@ signal(shutdown) -> "-15 ".
 %% A process for each client, which says when it is back.
 begun(Module, Start, Count) ->
     Self = self(),
+    Begun = erlang:monotonic_time(),
     Clients = [
         spawn_link(fun() ->
             {ok, Pid} = Start(),
@@ -134,8 +137,7 @@ begun(Module, Start, Count) ->
         end)
      || _ <- lists:seq(1, Count)
     ],
-    Now = erlang:monotonic_time(),
-    _ = [{true, _, _} = back(Client, Now - 1) || Client <- Clients],
+    _ = [{true, _, _} = back(Client, Begun, Begun) || Client <- Clients],
     Clients.
 
 client(Parent, Module, Pid, Since, Reasons) ->
@@ -160,11 +162,12 @@ client(Parent, Module, Pid, Since, Reasons) ->
             end
     end.
 
-%% An answer over a connection that stood before the server was away is not one of the return.
-back(Client, At) ->
+%% An answer over a connection that stood before the server was away is not one of the return. One
+%% over a connection that was accepted just before the server was back, and served then, is.
+back(Client, Cut, At) ->
     receive
-        {Client, back, Since, Reasons} when Since >= At -> {true, Since - At, Reasons};
-        {Client, back, _, _} -> back(Client, At)
+        {Client, back, Since, Reasons} when Since >= Cut -> {true, max(0, Since - At), Reasons};
+        {Client, back, _, _} -> back(Client, Cut, At)
     after ?GIVE_UP_MS -> {false, 0, []}
     end.
 
