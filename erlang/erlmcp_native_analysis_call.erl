@@ -1,7 +1,8 @@
 %% @doc The requests that the analyses send: calls of a tool, or pings, of a given size.
 -module(erlmcp_native_analysis_call).
 
--export([is_call/1, maker/2, make/2, bytes/1, initialize/1, initialized/0, outcome/1]).
+-export([is_call/1, maker/2, make/2, bytes/1, outcome/1]).
+-export([initialize/1, initialize/2, initialized/0]).
 
 -export_type([call/0, maker/0]).
 
@@ -68,12 +69,17 @@ plain_ping(Bytes) ->
 %% @doc The request that a client begins with.
 -spec initialize(Id :: non_neg_integer()) -> iodata().
 initialize(Id) ->
+    initialize(Id, ?REVISION).
+
+%% @doc The same for another revision.
+-spec initialize(Id :: non_neg_integer(), Revision :: binary()) -> iodata().
+initialize(Id, Revision) ->
     erlmcp_native_json:encode(#{
         <<"jsonrpc">> => <<"2.0">>,
         <<"id">> => Id,
         <<"method">> => <<"initialize">>,
         <<"params">> => #{
-            <<"protocolVersion">> => ?REVISION,
+            <<"protocolVersion">> => Revision,
             <<"capabilities">> => #{},
             <<"clientInfo">> => #{
                 <<"name">> => <<"erlmcp_native_analysis">>, <<"version">> => <<"1">>

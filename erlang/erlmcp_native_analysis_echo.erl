@@ -63,14 +63,28 @@ reply(Json, Conn, Sender) ->
 
 %% @doc The answer to what has arrived, encoded as the path does it; `none' to what wants none.
 -spec answer(erlmcp_native_path:item(), erlmcp_native_path:path() | default) -> iodata() | none.
-answer({json, #{<<"id">> := Id, <<"method">> := Method} = Request}, Path) ->
-    Answer =
-        case result(Method, maps:get(<<"params">>, Request, #{})) of
-            {reply, Result} -> #{<<"result">> => Result};
-            {error, Code, Why} -> #{<<"error">> => #{<<"code">> => Code, <<"message">> => Why}}
-        end,
-    encode(Answer#{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id}, Path);
+answer({json, Batch}, Path) when is_list(Batch) ->
+    case [Answer || Request <- Batch, Answer <- [response(Request)], Answer =/= none] of
+        [] -> none;
+        Answers -> encode(Answers, Path)
+    end;
+answer({json, Request}, Path) ->
+    case response(Request) of
+        none -> none;
+        Answer -> encode(Answer, Path)
+    end;
 answer(_, _) ->
+    none.
+
+response(#{<<"id">> := Id, <<"method">> := Method} = Request) ->
+    Answer = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => Id},
+    case result(Method, maps:get(<<"params">>, Request, #{})) of
+        {reply, Result} ->
+            Answer#{<<"result">> => Result};
+        {error, Code, Why} ->
+            Answer#{<<"error">> => #{<<"code">> => Code, <<"message">> => Why}}
+    end;
+response(_) ->
     none.
 
 encode(Term, default) -> erlmcp_native_json:encode(Term);

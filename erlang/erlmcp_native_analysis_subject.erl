@@ -33,6 +33,7 @@
     options => map(),
     server_options => map(),
     call => erlmcp_native_analysis_call:call(),
+    batch => pos_integer(),
     timeout_ms => pos_integer(),
     subject => module()
 }.
@@ -40,8 +41,10 @@
 %% {@link erlmcp_native:connect/2} takes for `tcp' and `stdio', a URL for `http'. `tls': what the
 %% option of that name takes; a server of ours needs `certfile' and `keyfile', and a client of it
 %% `cacertfile' or `verify => none'. `options' are of the client, `server_options' of a server of
-%% ours. `call': what is called, a tool `echo' with an argument `text'. `timeout_ms': to connect and
-%% to initialize, 10,000. `subject': a module with this behaviour, in place of the one that belongs
+%% ours. `call': what is called, a tool `echo' with an argument `text'. `batch': calls that are sent
+%% at the same time go as one batch of so many at most, 1 to 100, in revision 2025-03-26; over HTTP
+%% by a client that can do nothing else and no TLS. `timeout_ms': to connect and to initialize,
+%% 10,000. `subject': a module with this behaviour, in place of the one that belongs
 %% to the transport.
 
 -type spec() :: #{
@@ -52,6 +55,7 @@
     options := map(),
     server_options := map(),
     call := erlmcp_native_analysis_call:call(),
+    batch := pos_integer(),
     timeout_ms := pos_integer(),
     subject := module()
 }.
@@ -125,8 +129,9 @@ check(#{transport := Transport} = Given) ->
         options => #{},
         server_options => #{},
         call => echo,
+        batch => 1,
         timeout_ms => 10000,
-        subject => module(Transport)
+        subject => module(Given)
     },
     All = maps:merge(Defaults, Given),
     Refused = [KV || {Key, Value} = KV <- maps:to_list(Given), not valid(Key, Value, All)],
@@ -152,13 +157,14 @@ complete(#{path := default} = Spec) -> complete(Spec#{path := erlmcp_native_path
 complete(#{endpoint := Url} = Spec) when is_list(Url) -> Spec#{endpoint := list_to_binary(Url)};
 complete(Spec) -> Spec.
 
-module(stdio) -> erlmcp_native_analysis_stdio;
-module(tcp) -> erlmcp_native_analysis_tcp;
-module(http) -> erlmcp_native_analysis_http;
-module(_) -> undefined.
+module(#{transport := http, batch := Batch}) when Batch =/= 1 -> erlmcp_native_analysis_http_raw;
+module(#{transport := http}) -> erlmcp_native_analysis_http;
+module(#{transport := stdio}) -> erlmcp_native_analysis_stdio;
+module(#{transport := tcp}) -> erlmcp_native_analysis_tcp;
+module(#{}) -> undefined.
 
 valid(transport, V, _) -> lists:member(V, ?TRANSPORTS);
-valid(path, erlmcp05, #{subject := Subject, transport := T}) -> Subject =/= module(T);
+valid(path, erlmcp05, #{subject := Subject} = All) -> Subject =/= module(All);
 valid(path, V, _) -> lists:member(V, [default, nif, port, beam]);
 valid(endpoint, own, _) -> true;
 valid(endpoint, V, #{transport := http}) -> is_binary(V) orelse io_lib:latin1_char_list(V);
@@ -168,6 +174,7 @@ valid(tls, V, _) -> is_boolean(V) orelse is_map(V);
 valid(options, V, _) -> is_map(V);
 valid(server_options, V, _) -> is_map(V);
 valid(call, V, _) -> erlmcp_native_analysis_call:is_call(V);
+valid(batch, V, _) -> is_integer(V) andalso V >= 1 andalso V =< 100;
 valid(timeout_ms, V, _) -> is_integer(V) andalso V > 0;
 valid(subject, V, _) -> is_atom(V);
 valid(_, _, _) -> false.

@@ -2,11 +2,13 @@
 %% 1 KB, latency against load up to saturation and beyond, and throughput against the size of the
 %% messages. Each transport and path in a VM of its own, one after the other.
 %%
-%% Throughput: a closed load, 2 clients with 64 calls under way each, of a tool that returns the
-%% length of its text, so that what is counted is what the server has decoded; the median of some
-%% runs. Latency: open loads at shares of what went through, counted from when each call was due.
-%% What is given as the knee is the highest load up to which p99 stays within 5 times that of the
-%% lowest load.
+%% Throughput: closed loads by 2 clients, of a tool that returns the length of its text, so that
+%% what is counted is what the server has decoded; the median of some runs. The figure is what goes
+%% through in batches of up to 100 calls, which revision 2025-03-26 has, with 200 calls under way
+%% for each client; its note says what goes through one message a call, 64 under way. Latency: open
+%% loads, one message a call, at shares of what went through so, counted from when each call was
+%% due. What is given as the knee is the highest load up to which p99 stays within 5 times that of
+%% the lowest load.
 -module(erlmcp_native_bottleneck_transport).
 
 -export([run/1]).
@@ -20,6 +22,8 @@
 -define(RUNS, 3).
 -define(WORKERS, 2).
 -define(WINDOW, 64).
+-define(BATCH, 100).
+-define(BATCHED, 200).
 -define(BYTES, 1024).
 -define(SHARES, [0.1, 0.25, 0.5, 0.75, 0.9, 1.1]).
 -define(HALF, 0.5).
@@ -93,11 +97,34 @@ measure(Case, Subject, Options) ->
             Rate = median([R || #{operations_per_second := R} <- Runs]),
             #{
                 throughput => Runs,
+                batched => batched(Case, Closed#{window := ?BATCHED}, Options),
                 latency => latency(Subject, Rate, DurationMs, Options),
                 sizes => sizes(Case, DurationMs, Options)
             };
         {error, Reason} ->
             #{error => said(Reason)}
+    end.
+
+%% erlmcp 0.5 has no batches.
+batched(#{path := erlmcp05}, _, _) ->
+    [];
+batched(Case, Closed, Options) ->
+    with(Case#{batch => ?BATCH}, fun(Subject) ->
+        _ = loaded(Subject, Closed#{duration_ms := 100}),
+        [loaded(Subject, Closed) || _ <- lists:seq(1, maps:get(runs, Options, ?RUNS))]
+    end).
+
+%% What cannot be started has no figures.
+with(Given, Fun) ->
+    case erlmcp_native_analysis_subject:start(Given#{call => size}) of
+        {ok, Subject} ->
+            try
+                Fun(Subject)
+            after
+                erlmcp_native_analysis_subject:stop(Subject)
+            end;
+        {error, _} ->
+            []
     end.
 
 loaded(Subject, Load) ->
@@ -106,6 +133,9 @@ loaded(Subject, Load) ->
     Summary#{errors => said(maps:get(errors, Summary))}.
 
 said(Term) -> iolist_to_binary(io_lib:format("~0p", [Term])).
+
+median_or_null([]) -> null;
+median_or_null(Values) -> median(Values).
 
 median(Values) ->
     lists:nth((length(Values) + 1) div 2, lists:sort(Values)).
@@ -124,25 +154,17 @@ latency(Subject, Rate, DurationMs, Options) ->
 %% The largest messages want limits of their own.
 sizes(Case, DurationMs, Options) ->
     Limits = #{max_frame_bytes => 64 * ?MIB, max_queue_bytes => 64 * ?MIB},
-    Given = limits(Case#{call => size}, Limits),
-    case erlmcp_native_analysis_subject:start(Given) of
-        {ok, Subject} ->
-            try
-                [
-                    (loaded(Subject, #{
-                        workers => ?WORKERS,
-                        window => max(1, min(?WINDOW, ?MIB div Bytes)),
-                        bytes => Bytes,
-                        duration_ms => max(100, DurationMs div 2)
-                    }))#{bytes => Bytes}
-                 || Bytes <- maps:get(sizes, Options, ?SIZES)
-                ]
-            after
-                erlmcp_native_analysis_subject:stop(Subject)
-            end;
-        {error, _} ->
-            []
-    end.
+    with(limits(Case, Limits), fun(Subject) ->
+        [
+            (loaded(Subject, #{
+                workers => ?WORKERS,
+                window => max(1, min(?WINDOW, ?MIB div Bytes)),
+                bytes => Bytes,
+                duration_ms => max(100, DurationMs div 2)
+            }))#{bytes => Bytes}
+         || Bytes <- maps:get(sizes, Options, ?SIZES)
+        ]
+    end).
 
 limits(#{path := erlmcp05} = Given, _) -> Given;
 limits(#{transport := tcp} = Given, Limits) -> Given#{options => Limits, server_options => Limits};
@@ -156,26 +178,39 @@ rows(#{transport := Transport, path := Path, error := Why}) ->
         })
      || Name <- [throughput, latency_p95]
     ];
-rows(#{transport := Transport, path := Path, throughput := Runs, latency := Latency}) ->
-    Rates = [Rate / 1.0e6 || #{bytes_per_s := Rate} <- Runs],
+rows(#{transport := Transport, path := Path, throughput := Single, latency := Latency} = M) ->
+    #{batched := Batched} = M,
     Row = fun(Name, Fields) ->
         erlmcp_native_report:row(Name, Fields#{transport => Transport, path => Path})
     end,
     [
-        Row(throughput, #{
-            value => median(Rates),
-            samples => lists:sum([N || #{successful_operations := N} <- Runs]),
-            spread => #{min => lists:min(Rates), max => lists:max(Rates)},
-            note => failures(Runs)
-        }),
+        Row(throughput, throughput(Batched, Single)),
         Row(latency_p95, half(at(?HALF, Latency)))
     ].
 
+throughput([], Runs) ->
+    (rates(Runs))#{note => note(["one message a call" | failures(Runs)])};
+throughput(Batched, Single) ->
+    #{value := Each} = rates(Single),
+    Alone = io_lib:format("in batches of up to ~b calls; one message a call: ~.1f MB/s", [
+        ?BATCH, float(Each)
+    ]),
+    (rates(Batched))#{note => note([Alone | failures(Batched ++ Single)])}.
+
+rates(Runs) ->
+    Rates = [Rate / 1.0e6 || #{bytes_per_s := Rate} <- Runs],
+    #{
+        value => median(Rates),
+        samples => lists:sum([N || #{successful_operations := N} <- Runs]),
+        spread => #{min => lists:min(Rates), max => lists:max(Rates)}
+    }.
+
 failures(Runs) ->
-    case lists:sum([N || #{total_errors := N} <- Runs]) of
-        0 -> null;
-        N -> iolist_to_binary(io_lib:format("~b calls failed", [N]))
-    end.
+    [io_lib:format("~b calls failed", [N]) || N <- [failed(Runs)], N > 0].
+
+failed(Runs) -> lists:sum([N || #{total_errors := N} <- Runs]).
+
+note(Parts) -> iolist_to_binary(lists:join("; ", Parts)).
 
 at(Share, Latency) ->
     case [L || #{share := S} = L <- Latency, S == Share] of
@@ -190,10 +225,7 @@ half(#{latency_us := Us, total_operations := Samples, rate_per_s := Rate} = Half
         value => maps:get(p95, Us) / 1000,
         samples => Samples,
         spread => maps:map(fun(_, V) -> V / 1000 end, Us),
-        note => iolist_to_binary([
-            io_lib:format("at ~b calls/s", [round(Rate)]),
-            [[", ", Why] || Why <- [failures([Half])], Why =/= null]
-        ])
+        note => note([io_lib:format("at ~b calls/s", [round(Rate)]) | failures([Half])])
     }.
 
 %% By transport and path, in the units of their names.
@@ -207,9 +239,10 @@ metrics(Measured) ->
      || Transport <- lists:usort([T || #{transport := T} <- Measured])
     ]).
 
-figures(#{throughput := Runs, latency := Latency} = M) ->
+figures(#{throughput := Runs, batched := Batched, latency := Latency} = M) ->
     Figures = #{
         bytes_per_s => median([R || #{bytes_per_s := R} <- Runs]),
+        batched_bytes_per_s => median_or_null([R || #{bytes_per_s := R} <- Batched]),
         operations_per_s => median([R || #{operations_per_second := R} <- Runs]),
         knee_operations_per_s => knee_x(knee(M))
     },

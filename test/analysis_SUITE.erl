@@ -15,6 +15,7 @@
     stress/1,
     profile/1,
     sizes/1,
+    batches/1,
     own_endpoint/1,
     own_command/1,
     own_tool/1,
@@ -47,6 +48,7 @@ cases() ->
         stress,
         profile,
         sizes,
+        batches,
         own_endpoint,
         own_command,
         own_tool,
@@ -152,7 +154,11 @@ given(Transport, Config) ->
     }.
 
 each(Config, Fun) ->
-    lists:foreach(fun(T) -> Fun(T, given(T, Config)) end, [tcp, http, stdio]).
+    each(Config, [tcp, http, stdio], Fun).
+
+%% Nodes take their time to start: what is the same for all transports is not tried with them.
+each(Config, Transports, Fun) ->
+    lists:foreach(fun(T) -> Fun(T, given(T, Config)) end, Transports).
 
 throughput(Config) ->
     each(Config, fun(Transport, Given) ->
@@ -241,7 +247,7 @@ profile(Config) ->
 
 %% From pings to messages that do not fit a buffer.
 sizes(Config) ->
-    each(Config, fun(_, Given) ->
+    each(Config, [tcp, http], fun(_, Given) ->
         lists:foreach(
             fun(Bytes) ->
                 {ok, #{successful_operations := 4, message_bytes := Bytes}} =
@@ -249,6 +255,19 @@ sizes(Config) ->
             end,
             [64, 100000, 2000000]
         )
+    end).
+
+%% Each call of a batch has its own outcome, whether batches are full or not.
+batches(Config) ->
+    each(Config, fun(_, Given) ->
+        {ok, #{total_operations := 250, successful_operations := 250}} =
+            ?A:run_throughput_test(Given#{batch => 20}, 250, 1024),
+        {ok, #{total_operations := 7, successful_operations := 7}} =
+            ?A:run_concurrent_test(Given#{batch => 100}, 1, 7, 1024),
+        {ok, #{total_operations := 30, errors := #{{rpc, -32601} := 30}}} =
+            ?A:run_throughput_test(
+                Given#{batch => 10, call => {tool, <<"no such tool">>, <<"text">>}}, 30, 1024
+            )
     end).
 
 %% A server that was not started by the analysis is not stopped by it either.
@@ -277,7 +296,7 @@ own_command(Config) ->
 
 %% What the server refuses is an error, by its code, and not a success.
 own_tool(Config) ->
-    each(Config, fun(_, Given) ->
+    each(Config, [tcp, http], fun(_, Given) ->
         {ok, Result} = ?A:run_throughput_test(
             Given#{call => {tool, <<"no such tool">>, <<"text">>}}, 10, 1024
         ),
@@ -409,7 +428,7 @@ other(Socket, Pairs) ->
 
 %% In an open load, too, each call that was due has one outcome.
 answers_are_counted_once(Config) ->
-    each(Config, fun(_, Given) ->
+    each(Config, [tcp, http], fun(_, Given) ->
         {ok, Subject} = ?SUBJECT:start(maps:remove(load, Given)),
         {ok, Result} = erlmcp_native_analysis_load:run(Subject, #{
             workers => 3, rate_per_s => 400, duration_ms => 300, drain_ms => ?TIMEOUT_MS
@@ -424,7 +443,7 @@ answers_are_counted_once(Config) ->
 
 %% What a run has started ends with its caller; that nothing is left is looked at after the case.
 killed_caller(Config) ->
-    each(Config, fun(_, Given) ->
+    each(Config, [tcp, stdio], fun(_, Given) ->
         Before = living(),
         Pid = spawn(fun() -> ?A:run_stress_test(Given, ?TIMEOUT_MS, 4) end),
         until(fun() -> length(living() -- Before) >= 3 end),
@@ -459,6 +478,7 @@ options(_) ->
             ?A:run_latency_test(#{transport => tcp, endpoint => here}, 1, 1)
         end},
         {call, shout, fun() -> ?A:run_latency_test(#{transport => tcp, call => shout}, 1, 1) end},
+        {batch, 101, fun() -> ?A:run_latency_test(#{transport => tcp, batch => 101}, 1, 1) end},
         {colour, red, fun() -> ?A:run_latency_test(#{transport => tcp, colour => red}, 1, 1) end},
         {window, 0, fun() ->
             ?A:run_latency_test(#{transport => tcp, load => #{window => 0}}, 1, 1)
