@@ -69,8 +69,8 @@ metrics() ->
             not_routed,
             <<"Messages to a server or transport that was not there">>
         ),
-        gauge(registry_servers, server, <<"Servers in this application's registry">>),
-        gauge(registry_transports, transport, <<"Transports in this application's registry">>)
+        gauge(registry_servers, server, <<"Servers that are registered">>),
+        gauge(registry_transports, transport, <<"Transports that are registered">>)
     ].
 
 counter(Name, Counter, Help) ->
@@ -93,4 +93,6 @@ gauge(Name, Kind, Help) ->
 
 %% @private
 -spec registered(erlmcp_native_registry_table:kind()) -> non_neg_integer().
-registered(Kind) -> erlmcp_native_registry_table:size(erlmcp_native_registry, Kind).
+registered(Kind) ->
+    Registries = [erlmcp_native_registry, erlmcp_registry],
+    lists:sum([erlmcp_native_registry_table:size(Registry, Kind) || Registry <- Registries]).

@@ -7,7 +7,7 @@
 %% that is lost, or that have ended, are members no more.
 -module(erlmcp_native_registry_scope).
 
--export([start_link/0, name/0, rejoin/1, join/2, leave/2, find/1, find/2, elsewhere/1]).
+-export([start_link/0, name/0, watch/0, share/1, join/2, leave/2, find/1, find/2, elsewhere/1]).
 
 -export_type([group/0]).
 
@@ -31,15 +31,25 @@ start_link() ->
 -spec name() -> atom().
 name() -> application:get_env(erlmcp_native, registry_scope, none).
 
-%% @doc Makes these the members of this node, and tells the caller if the scope ends, which then
-%% knows nobody: by a monitor, whose message names `{Scope, Node}' in place of a pid.
--spec rejoin([{group(), pid()}]) -> ok.
-rejoin(Members) ->
+%% @doc Tells the caller when the scope ends, which then knows nobody: by a monitor, whose message
+%% names `{Scope, Node}' in place of a pid.
+-spec watch() -> ok.
+watch() ->
     case name() of
         none ->
             ok;
         Scope ->
             _ = monitor(process, Scope),
+            ok
+    end.
+
+%% @doc Makes these, and no others, the members of this node.
+-spec share([{group(), pid()}]) -> ok.
+share(Members) ->
+    case name() of
+        none ->
+            ok;
+        Scope ->
             Known = members_here(Scope),
             lists:foreach(fun({Group, Pid}) -> leave(Group, Pid) end, Known -- Members),
             lists:foreach(fun({Group, Pid}) -> join(Group, Pid) end, Members -- Known)

@@ -77,7 +77,7 @@ make(Name, Options, Rows) ->
 drop(Registry) ->
     Tables = [servers(Registry), transports(Registry), bound(Registry), names(Registry)],
     _ = [ets:delete(Table) || Table <- Tables, ets:info(Table, owner) =:= self()],
-    rejoin().
+    share().
 
 -spec exists(registry()) -> boolean().
 exists(Registry) -> ets:whereis(servers(Registry)) =/= undefined.
@@ -159,16 +159,20 @@ unbind(Registry, Id) ->
             ok
     end.
 
-%% @doc Makes the scope know who is registered on this node, and nobody else of it.
+%% @doc Makes the scope know who is registered on this node, and has the caller told when it ends.
 -spec rejoin() -> ok.
 rejoin() ->
-    Groups = [
-        Group
+    ok = erlmcp_native_registry_scope:watch(),
+    share().
+
+share() ->
+    Members = [
+        Member
      || Registry <- [erlmcp_native_registry, erlmcp_registry],
         exists(Registry),
-        Group <- shared(Registry)
+        Member <- shared(Registry)
     ],
-    erlmcp_native_registry_scope:rejoin(Groups).
+    erlmcp_native_registry_scope:share(Members).
 
 shared(Registry) ->
     Bound = [{{bound, ServerId}, Pid} || {{ServerId, _}, Pid} <- ets:tab2list(bound(Registry))],

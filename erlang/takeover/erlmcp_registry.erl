@@ -1,17 +1,10 @@
 %% @doc Takes the place of erlmcp's registry, see {@link erlmcp_native_takeover_registry}: the same
 %% functions, messages and log lines, but messages are routed in the process that sends them.
-%%
-%% The process is erlmcp's own, which goes on under this code: its state stays a state of erlmcp's
-%% at every moment, so that the original can go on with it whenever it is loaded again. The tables
-%% ({@link erlmcp_native_registry_table}) follow the state.
-%%
-%% Until the tables are there, senders wait: what they cast to the original before must not be
-%% overtaken by what they route now. Who waits sees to it that the tables come, after all that is
-%% in the queue.
 -module(erlmcp_registry).
 
 -behaviour(gen_server).
 
+%% How it is told from the original.
 -erlmcp_native(takeover).
 
 -export([start_link/0]).
@@ -25,205 +18,81 @@
 
 -type server_id() :: erlmcp_native_registry:server_id().
 -type transport_id() :: erlmcp_native_registry:transport_id().
--type config() :: map().
 -type state() :: erlmcp_native_registry_state:state().
 
--define(TABLE, erlmcp_native_registry_table).
--define(STATE, erlmcp_native_registry_state).
-
-%% A sender may have been about to cast to the original while this code was loaded.
--define(SETTLE_MS, 20).
-
-%% The original may be loaded again meanwhile, and answers nobody who waits.
--define(AWAIT_MS, 1000).
+%% Calls from here are the last that a function does.
+-define(TAKEN, erlmcp_native_taken_registry).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
-start_link() ->
-    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+start_link() -> ?TAKEN:start_link().
 
--spec register_server(server_id(), pid(), config()) -> ok | {error, already_registered}.
-register_server(Id, Pid, Config) when is_pid(Pid) ->
-    gen_server:call(?MODULE, {register_server, Id, Pid, Config}).
-
--spec register_transport(transport_id(), pid(), config()) -> ok | {error, already_registered}.
-register_transport(Id, Pid, Config) when is_pid(Pid) ->
-    gen_server:call(?MODULE, {register_transport, Id, Pid, Config}).
+-spec register_server(server_id(), pid(), map()) -> ok | {error, already_registered}.
+register_server(Id, Pid, Config) -> ?TAKEN:register_server(Id, Pid, Config).
 
 -spec unregister_server(server_id()) -> ok.
-unregister_server(Id) ->
-    gen_server:call(?MODULE, {unregister_server, Id}).
+unregister_server(Id) -> ?TAKEN:unregister_server(Id).
+
+-spec find_server(server_id()) -> {ok, {pid(), map()}} | {error, not_found}.
+find_server(Id) -> ?TAKEN:find_server(Id).
+
+-spec list_servers() -> [{server_id(), {pid(), map()}}].
+list_servers() -> ?TAKEN:list_servers().
+
+-spec register_transport(transport_id(), pid(), map()) -> ok | {error, already_registered}.
+register_transport(Id, Pid, Config) -> ?TAKEN:register_transport(Id, Pid, Config).
 
 -spec unregister_transport(transport_id()) -> ok.
-unregister_transport(Id) ->
-    gen_server:call(?MODULE, {unregister_transport, Id}).
+unregister_transport(Id) -> ?TAKEN:unregister_transport(Id).
+
+-spec find_transport(transport_id()) -> {ok, {pid(), map()}} | {error, not_found}.
+find_transport(Id) -> ?TAKEN:find_transport(Id).
+
+-spec list_transports() -> [{transport_id(), {pid(), map()}}].
+list_transports() -> ?TAKEN:list_transports().
 
 -spec bind_transport_to_server(transport_id(), server_id()) ->
     ok | {error, server_not_found | transport_not_found}.
 bind_transport_to_server(TransportId, ServerId) ->
-    gen_server:call(?MODULE, {bind_transport_to_server, TransportId, ServerId}).
+    ?TAKEN:bind_transport_to_server(TransportId, ServerId).
 
 -spec unbind_transport(transport_id()) -> ok.
-unbind_transport(TransportId) ->
-    gen_server:call(?MODULE, {unbind_transport, TransportId}).
-
--spec find_server(server_id()) -> {ok, {pid(), config()}} | {error, not_found}.
-find_server(Id) ->
-    read({find_server, Id}, fun() -> ?TABLE:find(?MODULE, server, Id) end).
-
--spec find_transport(transport_id()) -> {ok, {pid(), config()}} | {error, not_found}.
-find_transport(Id) ->
-    read({find_transport, Id}, fun() -> ?TABLE:find(?MODULE, transport, Id) end).
-
--spec list_servers() -> [{server_id(), {pid(), config()}}].
-list_servers() ->
-    read(list_servers, fun() -> ?TABLE:list(?MODULE, server) end).
-
--spec list_transports() -> [{transport_id(), {pid(), config()}}].
-list_transports() ->
-    read(list_transports, fun() -> ?TABLE:list(?MODULE, transport) end).
+unbind_transport(Id) -> ?TAKEN:unbind_transport(Id).
 
 -spec get_server_for_transport(transport_id()) -> {ok, server_id()} | {error, not_found}.
-get_server_for_transport(Id) ->
-    read({get_server_for_transport, Id}, fun() -> ?TABLE:server_of(?MODULE, Id) end).
-
-%% Both versions of this module answer the call.
-read(Request, Read) ->
-    case ?TABLE:exists(?MODULE) of
-        true -> Read();
-        false -> gen_server:call(?MODULE, Request)
-    end.
+get_server_for_transport(Id) -> ?TAKEN:get_server_for_transport(Id).
 
 -spec route_to_server(server_id(), erlmcp_native_registry:sender(), term()) ->
     ok | {error, server_not_found}.
 route_to_server(ServerId, TransportId, Message) ->
-    case ?TABLE:route_to_server(?MODULE, ServerId, TransportId, Message) of
-        ok ->
-            ok;
-        {error, not_found} ->
-            case await() of
-                published -> not_found(server, ServerId);
-                again -> ?MODULE:route_to_server(ServerId, TransportId, Message)
-            end
-    end.
+    ?TAKEN:route_to_server(ServerId, TransportId, Message).
 
 -spec route_to_transport(
     erlmcp_native_registry:sender() | broadcast, server_id(), term()
 ) -> ok | {error, transport_not_found}.
 route_to_transport(TransportId, ServerId, Message) ->
-    case ?TABLE:route_to_transport(?MODULE, TransportId, ServerId, Message) of
-        ok ->
-            ok;
-        {error, not_found} ->
-            case await() of
-                published -> not_found(transport, TransportId);
-                again -> ?MODULE:route_to_transport(TransportId, ServerId, Message)
-            end
-    end.
-
-await() ->
-    case ?TABLE:exists(?MODULE) of
-        true ->
-            published;
-        false ->
-            try gen_server:call(?MODULE, {erlmcp_native, await}, ?AWAIT_MS) of
-                _ -> again
-            catch
-                exit:{timeout, _} -> again;
-                %% There is no registry, and nobody is registered.
-                exit:_ -> published
-            end
-    end.
-
-not_found(Kind, Id) ->
-    erlmcp_native_registry_counters:add(not_routed),
-    erlmcp_native_registry_log:not_found(Kind, Id),
-    {error, reason(Kind)}.
-
-reason(server) -> server_not_found;
-reason(transport) -> transport_not_found.
+    ?TAKEN:route_to_transport(TransportId, ServerId, Message).
 
 %% @private
 -spec init([]) -> {ok, state()}.
-init([]) ->
-    process_flag(trap_exit, true),
-    erlmcp_native_registry_log:started(),
-    State = erlmcp_native_takeover_registry:fresh_state(),
-    ok = ?TABLE:create(?MODULE),
-    {ok, State}.
+init([]) -> ?TAKEN:init([]).
 
 %% @private
 -spec handle_call(term(), gen_server:from(), state()) ->
     {reply, term(), state()} | {noreply, state()}.
-handle_call({register_server, Id, Pid, Config}, _, State) ->
-    reply(?STATE:register(server, Id, Pid, Config, State));
-handle_call({register_transport, Id, Pid, Config}, _, State) ->
-    reply(?STATE:register(transport, Id, Pid, Config, State));
-handle_call({unregister_server, Id}, _, State) ->
-    {reply, ok, ?STATE:unregister(server, Id, State)};
-handle_call({unregister_transport, Id}, _, State) ->
-    {reply, ok, ?STATE:unregister(transport, Id, State)};
-handle_call({bind_transport_to_server, TransportId, ServerId}, _, State) ->
-    reply(?STATE:bind(TransportId, ServerId, State));
-handle_call({unbind_transport, TransportId}, _, State) ->
-    {reply, ok, ?STATE:unbind(TransportId, State)};
-handle_call({erlmcp_native, await}, From, State) ->
-    case ?TABLE:exists(?MODULE) of
-        true ->
-            {reply, ok, State};
-        false ->
-            _ = erlang:send_after(?SETTLE_MS, self(), {erlmcp_native, publish, From}),
-            {noreply, State}
-    end;
-handle_call(Request, _, State) ->
-    {reply, ?STATE:answer(Request, State), State}.
+handle_call(Request, From, State) -> ?TAKEN:handle_call(Request, From, State).
 
-reply({Reply, State}) -> {reply, Reply, State}.
-
-%% What was cast to the original, or by another node that has it.
 %% @private
 -spec handle_cast(term(), state()) -> {noreply, state()}.
-handle_cast({route_to_server, ServerId, TransportId, Message}, State) ->
-    _ = routed(server, ServerId, ?STATE:to_server(ServerId, TransportId, Message, State)),
-    {noreply, State};
-handle_cast({route_to_transport, TransportId, ServerId, Message}, State) ->
-    _ = routed(transport, TransportId, ?STATE:to_transport(TransportId, ServerId, Message, State)),
-    {noreply, State};
-handle_cast(_, State) ->
-    {noreply, State}.
-
-routed(_, _, ok) -> ok;
-routed(Kind, Id, {error, not_found}) -> not_found(Kind, Id).
+handle_cast(Request, State) -> ?TAKEN:handle_cast(Request, State).
 
 %% @private
 -spec handle_info(term(), state()) -> {noreply, state()}.
-handle_info({erlmcp_native, publish, From}, State) ->
-    ok = publish(State),
-    gen_server:reply(From, ok),
-    {noreply, State};
-handle_info({erlmcp_native, rejoin}, State) ->
-    ok = ?TABLE:rejoin(),
-    {noreply, State};
-handle_info({'DOWN', _, process, Pid, Reason}, State) when is_pid(Pid) ->
-    {noreply, ?STATE:died(Pid, Reason, State)};
-handle_info({'DOWN', _, process, _Scope, _}, State) ->
-    ok = ?TABLE:rejoin_later({erlmcp_native, rejoin}),
-    {noreply, State};
-handle_info(_, State) ->
-    {noreply, State}.
-
-publish(State) ->
-    case ?TABLE:exists(?MODULE) of
-        true -> ok;
-        false -> ?TABLE:create(?MODULE, ?STATE:entries(State))
-    end.
+handle_info(Msg, State) -> ?TAKEN:handle_info(Msg, State).
 
 %% @private
 -spec terminate(term(), state()) -> ok.
-terminate(_, _) ->
-    ok = ?TABLE:drop(?MODULE),
-    erlmcp_native_registry_log:ended().
+terminate(Reason, State) -> ?TAKEN:terminate(Reason, State).
 
 %% @private
 -spec code_change(term(), state(), term()) -> {ok, state()}.
-code_change(_, State, _) ->
-    {ok, State}.
+code_change(_, State, _) -> {ok, State}.
