@@ -11,7 +11,7 @@
 
 -behaviour(erlmcp_native_http_handler).
 
--export([start/0, answer/2, handle_request/3]).
+-export([start/0, answer/2, result/2, handle_request/3]).
 
 -define(MAX_BYTES, 67108864).
 
@@ -96,6 +96,8 @@ encode(Term, Path) -> erlmcp_native_json:encode(Term, #{path => Path}).
 handle_request(Method, Params, _) ->
     result(Method, Params).
 
+%% @doc What a method gives.
+-spec result(binary(), map()) -> {reply, map()} | {error, integer(), binary()}.
 result(<<"tools/call">>, #{<<"name">> := <<"echo">>, <<"arguments">> := #{<<"text">> := Text}}) ->
     content(Text);
 result(<<"tools/call">>, #{<<"name">> := <<"size">>, <<"arguments">> := #{<<"text">> := Text}}) ->

@@ -41,9 +41,9 @@ handler() ->
 
 handle() ->
     receive
-        {mcp_message, From, {Method, Params}} ->
+        {mcp_message, _, {From, Method, Params}} ->
             Received = erlang:monotonic_time(),
-            {reply, Result} = erlmcp_native_analysis_echo:handle_request(Method, Params, none),
+            {reply, Result} = erlmcp_native_analysis_echo:result(Method, Params),
             From ! {handled, Received, erlang:monotonic_time(), Result},
             handle()
     end.
@@ -114,7 +114,7 @@ in_process(Path, Id, Left, Into) ->
         erlmcp_native_json:decode(Frame, Options),
     record(decode, Begin, Into),
     Decoded = erlang:monotonic_time(),
-    ok = erlmcp_native_registry:route_to_server(Id, self(), {Method, Params}),
+    ok = erlmcp_native_registry:route_to_server(Id, Id, {self(), Method, Params}),
     receive
         {handled, Received, Handled, Result} ->
             record_native(route, Received - Decoded, Into),

@@ -70,7 +70,7 @@
 -opaque client() :: #client{}.
 
 -type event() ::
-    {answer, Id :: pos_integer(), ok | {error, term()}}
+    {answer, Id :: non_neg_integer(), ok | {error, term()}}
     | writable
     | {down, erlmcp_native:reason()}.
 %% `answer': of a request, once. `writable': a request was refused with `busy', and there is room

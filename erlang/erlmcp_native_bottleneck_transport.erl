@@ -29,6 +29,7 @@
 -define(HALF, 0.5).
 -define(KNEE, 5).
 -define(DRAIN_MS, 1000).
+-define(LARGEST_MS, 4000).
 -define(MIB, 1048576).
 -define(SIZES, [64, 1024, 16384, 262144, ?MIB, 16 * ?MIB]).
 
@@ -156,15 +157,18 @@ sizes(Case, DurationMs, Options) ->
     Limits = #{max_frame_bytes => 64 * ?MIB, max_queue_bytes => 64 * ?MIB},
     with(limits(Case, Limits), fun(Subject) ->
         [
-            (loaded(Subject, #{
-                workers => ?WORKERS,
-                window => max(1, min(?WINDOW, ?MIB div Bytes)),
-                bytes => Bytes,
-                duration_ms => max(100, DurationMs div 2)
+            (loaded(Subject, (of_size(Bytes, max(100, DurationMs div 2)))#{
+                workers => ?WORKERS, bytes => Bytes
             }))#{bytes => Bytes}
          || Bytes <- maps:get(sizes, Options, ?SIZES)
         ]
     end).
+
+%% Of the largest one for each client, however long that takes.
+of_size(Bytes, _) when Bytes > ?MIB ->
+    #{window => 1, count => ?WORKERS, duration_ms => ?LARGEST_MS};
+of_size(Bytes, DurationMs) ->
+    #{window => max(1, min(?WINDOW, ?MIB div Bytes)), duration_ms => DurationMs}.
 
 limits(#{path := erlmcp05} = Given, _) -> Given;
 limits(#{transport := tcp} = Given, Limits) -> Given#{options => Limits, server_options => Limits};
