@@ -16,6 +16,7 @@ groups() ->
         no_answer,
         reset,
         reset_at_once,
+        reset_met_by_a_sender,
         shut_down,
         shut_down_at_once,
         no_file_of_a_socket,
@@ -81,6 +82,23 @@ reset(Config) ->
 reset_at_once(Config) ->
     ok = set(Config, #{mode => reset}),
     ?assertEqual(reset, why(dial(Config, #{}))).
+
+%% Whoever meets the reset first, the owner is told of a reset.
+reset_met_by_a_sender(Config) ->
+    ok = set(Config, #{mode => reset}),
+    [
+        begin
+            Conn = dial(Config, #{}),
+            case erlmcp_native:await_connected(Conn, ?WAIT) of
+                ok ->
+                    _ = [erlmcp_native:send(Conn, <<"{}">>) || _ <- [1, 2, 3]],
+                    ?assertEqual(reset, why(Conn));
+                {error, Reason} ->
+                    ?assertEqual(reset, Reason)
+            end
+        end
+     || _ <- lists:seq(1, 30)
+    ].
 
 shut_down(Config) ->
     Conn = connected(Config, #{}),

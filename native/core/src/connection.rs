@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::Poll;
 
@@ -113,6 +113,8 @@ pub(crate) struct Shared {
     /// (not with TLS).
     direct: OnceLock<Arc<WriteHalf>>,
     ends: OnceLock<Box<Ends>>,
+    /// A sender has met a reset. The system tells of it once; the task would find an orderly end.
+    reset: AtomicBool,
     sink: Box<dyn Sink>,
 }
 
@@ -286,7 +288,11 @@ impl Connection {
             .as_ref()
             .map_or(&[][..], |prefix| &prefix[..]);
         let written = match shared.direct.get() {
-            Some(half) if outbox.is_empty() => write_now(half, [prefix, body, envelope.suffix]),
+            Some(half) if outbox.is_empty() => write_now(half, [prefix, body, envelope.suffix])
+                .unwrap_or_else(|error| {
+                    shared.met(&error);
+                    0
+                }),
             _ => 0,
         };
         if written == len {
@@ -340,16 +346,16 @@ impl Drop for Connection {
     }
 }
 
-/// Writes the parts in order, as far as the socket takes them. An error is left to the driver,
-/// which meets it too and ends the connection with it.
-fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> usize {
+/// Writes the parts in order, as far as the socket takes them. It is the driver that ends the
+/// connection with an error, which it meets too.
+fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> io::Result<usize> {
     let mut room = DIRECT_WRITE;
     let slices = parts.map(|part| {
         let (now, _) = part.split_at(part.len().min(room));
         room -= now.len();
         IoSlice::new(now)
     });
-    half.try_write(&slices).unwrap_or(0)
+    half.try_write(&slices)
 }
 
 enum Established {
@@ -418,6 +424,7 @@ impl Shared {
             counters: Counters::default(),
             direct: OnceLock::new(),
             ends: OnceLock::new(),
+            reset: AtomicBool::new(false),
             sink,
             limits,
         })
@@ -492,6 +499,27 @@ impl Shared {
         inbox.clear();
         drop(inbox);
         self.waker.wake();
+    }
+
+    /// Notes what a sender has met; the task, which meets what follows, ends the connection.
+    fn met(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::ConnectionReset {
+            self.reset.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What the end of the peer's data, or a write that it does not take, stands for.
+    pub(crate) fn true_reason(&self, reason: Error) -> Error {
+        if reason != Error::Closed {
+            return reason;
+        }
+        // A sender that has just met it holds the queue until it has noted it.
+        let _sent = lock(&self.outbox);
+        if self.reset.load(Ordering::Relaxed) {
+            Error::Reset
+        } else {
+            reason
+        }
     }
 
     /// Reads once without waiting, unless the task is reading.

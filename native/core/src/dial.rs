@@ -117,16 +117,18 @@ async fn attempt(address: SocketAddr, bind: Option<IpAddr>) -> Result<TcpStream,
         socket.bind(SocketAddr::new(ip, 0))?;
     }
     let stream = socket.connect(address).await?;
-    refuse_self_connection(stream)
+    refuse_self_connection(stream).map_err(|error| match error.kind() {
+        // One that was closed in order would still know its peer.
+        io::ErrorKind::NotConnected => Error::Reset,
+        _ => Error::from(error),
+    })
 }
 
 /// A dial to a free port of the ephemeral range on this machine can meet its own socket
 /// (simultaneous open). Nobody listens there.
-fn refuse_self_connection(stream: TcpStream) -> Result<TcpStream, Error> {
+fn refuse_self_connection(stream: TcpStream) -> io::Result<TcpStream> {
     if stream.local_addr()? == stream.peer_addr()? {
-        return Err(Error::from(io::Error::from(
-            io::ErrorKind::ConnectionRefused,
-        )));
+        return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
 }

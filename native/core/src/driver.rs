@@ -83,6 +83,7 @@ impl Driver {
             Step::Closing => Error::Closed,
             Step::Ended(reason) => {
                 // In a box: an open connection should not hold room for its end.
+                let reason = self.shared.true_reason(reason);
                 let reason = Box::pin(self.explain(reason)).await;
                 self.shared.end_receiving(reason);
                 reason
