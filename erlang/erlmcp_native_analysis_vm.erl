@@ -22,13 +22,14 @@
 start(Path) ->
     start(Path, []).
 
-%% @doc Starts a VM that runs this application on a path. It ends with the caller.
+%% @doc Starts a VM that runs this application on a path. It ends with the caller. Flags for `erl'
+%% override those that are set here.
 -spec start(erlmcp_native_report:path(), [string()]) -> vm().
 start(Path, Flags) ->
     {ok, Peer, _} = peer:start_link(#{
         connection => standard_io,
         wait_boot => 60000,
-        args => Flags ++ path(Path) ++ quiet() ++ ["-pa" | code_path()]
+        args => quiet() ++ Flags ++ path(Path) ++ ["-pa" | code_path()]
     }),
     Vm = #vm{peer = Peer, os_pid = os_pid_of(Peer)},
     {ok, _} = call(Vm, application, ensure_all_started, [erlmcp_native]),
