@@ -28,6 +28,7 @@ groups() ->
         monitors_of_either_hold,
         several_names_of_a_process,
         nothing_is_lost_or_overtaken,
+        a_long_queue_comes_first,
         a_reload_harms_nobody,
         routes_in_the_callers_process,
         errors_and_broadcasts,
@@ -166,6 +167,44 @@ nothing_is_lost_or_overtaken(_) ->
     Sent = lists:sum([ask(Sender, stop) || Sender <- Senders]),
     ?assertEqual(Sent, await_received(Receiver, Sent)),
     ?assertEqual(0, ask(Receiver, overtaken)).
+
+%% Of what was cast to the original, and of who asked it, before it was taken over.
+a_long_queue_comes_first(_) ->
+    _ = entered(),
+    Numbers = lists:seq(1, 1000),
+    ok = sys:suspend(?R),
+    [ok = ?R:route_to_server(calc, t, N) || N <- Numbers],
+    Test = self(),
+    Find = fun() -> gen_server:call(?R, {find_server, calc}, infinity) end,
+    _ = spawn_link(fun() -> Test ! {found, Find()} end),
+    await(fun() -> queue_length() > 1000 end),
+    _ = spawn_link(fun() -> Test ! {taken_over, take_over()} end),
+    await(fun is_replaced/0),
+    _ = spawn_link(fun() ->
+        ok = ?R:route_to_server(calc, t, later),
+        Test ! routed
+    end),
+    await(fun() -> queue_length() > 1002 end),
+    ok = sys:resume(?R),
+    Got = [
+        receive
+            {calc, {mcp_message, t, N}} -> N
+        after ?WAIT -> error(timeout)
+        end
+     || _ <- [later | Numbers]
+    ],
+    ?assertEqual(Numbers ++ [later], Got),
+    [
+        receive
+            Message -> ok
+        after ?WAIT -> error({timeout, Message})
+        end
+     || Message <- [routed, {taken_over, active}]
+    ],
+    receive
+        {found, Found} -> ?assertMatch({ok, {_, #{capabilities := some}}}, Found)
+    after ?WAIT -> error(timeout)
+    end.
 
 a_reload_harms_nobody(_) ->
     Registry = whereis(?R),
@@ -336,6 +375,20 @@ pass_on(Name, Test) ->
         Message -> Test ! {Name, Message}
     end,
     pass_on(Name, Test).
+
+queue_length() ->
+    {_, Length} = process_info(whereis(?R), message_queue_len),
+    Length.
+
+await(Fun) ->
+    case Fun() of
+        true ->
+            ok;
+        false ->
+            receive
+            after 1 -> await(Fun)
+            end
+    end.
 
 receiver(Last, Overtaken) ->
     receive
