@@ -186,15 +186,17 @@ pass_on(Test) ->
 %% Until the registry has noticed.
 kill(Pid, Registry) ->
     exit(Pid, kill),
-    forgotten(Pid, Registry).
+    forgotten(Pid, Registry, ?WAIT).
 
-forgotten(Pid, Registry) ->
+forgotten(Pid, _, 0) ->
+    throw({not_forgotten, Pid});
+forgotten(Pid, Registry, Looks) ->
     Listed = Registry:list_servers() ++ Registry:list_transports(),
     case [Id || {Id, {P, _}} <- Listed, P =:= Pid] of
         [] ->
             ok;
         _ ->
             receive
-            after 1 -> forgotten(Pid, Registry)
+            after 1 -> forgotten(Pid, Registry, Looks - 1)
             end
     end.
