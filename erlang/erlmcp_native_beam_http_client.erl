@@ -116,7 +116,7 @@ reuse(Id, ConnId, #client{pool = Pool} = C0) ->
             Lent = erlmcp_native_beam_http_client_pool:lend(ConnId, Id, Pool),
             case transmit(Id, ConnId, Conn, C0#client{pool = Lent}) of
                 {ok, C} -> C;
-                {error, C} -> dial(Id, drop(ConnId, C))
+                {error, _, C} -> dial(Id, drop(ConnId, C))
             end;
         false ->
             begin_request(Id, drop(ConnId, C0))
@@ -140,7 +140,7 @@ transmit(Id, ConnId, Conn0, #client{requests = Requests} = C) ->
     Given = given(Id, ConnId, set_conn(ConnId, Conn, C)),
     case Result of
         ok -> {ok, arm(ConnId, Given)};
-        {error, closed} -> {error, Given}
+        {error, Reason} -> {error, Reason, Given}
     end.
 
 arm(ConnId, #client{tag = Tag} = C) ->
@@ -179,7 +179,7 @@ heard({opened, Conn}, ConnId, Id, #client{pool = Pool} = C0) ->
     Opened = erlmcp_native_beam_http_client_pool:opened(ConnId, Conn, Pool),
     case transmit(Id, ConnId, Conn, C0#client{pool = Opened}) of
         {ok, C} -> {[], C};
-        {error, C} -> fail(Id, #{reason => closed, safe => true}, C)
+        {error, Reason, C} -> fail(Id, #{reason => Reason, safe => true}, C)
     end;
 heard({failed, Reason}, _, Id, C) ->
     fail(Id, #{reason => Reason, safe => true}, C);

@@ -62,12 +62,13 @@ handle_info(Msg, #conn{phase = {open, Stream}} = Conn) ->
 
 %% @doc Sends a request, or what the kernel does not take of it later. After an error nothing of it
 %% was sent.
--spec send(iodata(), Size :: pos_integer(), conn()) -> {ok | {error, closed}, conn()}.
+-spec send(iodata(), Size :: pos_integer(), conn()) -> {ok | {error, closed | reset}, conn()}.
 send(Wire, Size, #conn{phase = {open, Stream0}, requests = Requests} = Conn) ->
     {Result, Stream} = erlmcp_native_beam_stream:send(Stream0, Wire, Size, ?UNBOUNDED),
     Sent = Conn#conn{phase = {open, Stream}, requests = Requests + 1, last_size = Size},
     case Result of
         ok -> {ok, Sent};
+        {error, reset} -> {Result, Sent};
         {error, _} -> {{error, closed}, Sent}
     end.
 

@@ -217,11 +217,11 @@ transmit(Wire, Size, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
         {error, busy} ->
             ok = erlmcp_native_beam_count:busy(S#socket.counts),
             {Result, look_later(S#socket{refused = true})};
-        {error, closed} ->
+        {error, Reason} ->
             %% Those who wait for the notice are to learn of it as well. What `inet' says of the
-            %% reason is in the mailbox already.
-            self() ! {S#socket.tag, lost},
-            {Result, S}
+            %% reason may be in the mailbox already.
+            self() ! {S#socket.tag, {lost, Reason}},
+            {{error, closed}, S}
     end;
 transmit(_, _, S) ->
     {{error, closed}, S}.
@@ -245,8 +245,8 @@ handle_info({Tag, look}, #socket{tag = Tag} = S) ->
     look(S);
 handle_info({Tag, started}, #socket{tag = Tag} = S) ->
     {ready, S};
-handle_info({Tag, lost}, #socket{tag = Tag} = S) ->
-    notice(lose(closed, S));
+handle_info({Tag, {lost, Reason}}, #socket{tag = Tag} = S) ->
+    notice(lose(Reason, S));
 handle_info(Msg, #socket{phase = {connecting, Opening}} = S) ->
     case erlmcp_native_beam_opening:handle_info(Msg, Opening) of
         unknown -> unknown;
@@ -342,7 +342,7 @@ give(S, _) ->
 forget_own(#socket{tag = Tag, look = Look} = S) ->
     _ = [erlang:cancel_timer(Timer) || {Timer, _} <- [Look]],
     receive
-        {Tag, lost} -> forget_own(lose(closed, S#socket{look = none}));
+        {Tag, {lost, Reason}} -> forget_own(lose(Reason, S#socket{look = none}));
         {Tag, look} -> forget_own(S#socket{look = none});
         {Tag, started} -> forget_own(S)
     after 0 -> S#socket{look = none}

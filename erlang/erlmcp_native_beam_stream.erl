@@ -71,10 +71,11 @@ arm(#child{session = Session}) ->
 %% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue. One
 %% message is always accepted into an empty queue.
 -spec send(stream(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
-    {ok | {error, busy | closed}, stream()}.
+    {ok | {error, busy | closed | reset}, stream()}.
 send(#tcp{port = Port, handed = Handed} = Stream, Data, Size, Max) when Handed + Size =< Max ->
     case gen_tcp:send(Port, Data) of
         ok -> {ok, Stream#tcp{handed = Handed + Size}};
+        {error, econnreset} -> {{error, reset}, Stream};
         {error, _} -> {{error, closed}, Stream}
     end;
 send(#tcp{handed = Handed} = Stream, Data, Size, Max) ->

@@ -29,7 +29,8 @@ groups() ->
         back_after_a_reset,
         back_after_a_shutdown,
         back_after_silence,
-        unstable_is_one_outage
+        unstable_is_one_outage,
+        http_failures
     ],
     [{Path, [], Cases} || Path <- [nif, port, beam]].
 
@@ -205,6 +206,48 @@ arrives(Conn) ->
         {erlmcp_native, Served, {frames, [<<"{}">>]}} when Served =/= Conn -> ok;
         {erlmcp_native, Conn, {down, _, _}} -> gets_through(Conn)
     after ?WAIT -> ct:fail(nothing_arrived)
+    end.
+
+%% Over HTTP
+
+http_failures(Config) ->
+    Plain = <<"220 mail.example.org ready\r\n\r\n">>,
+    Expected = [
+        {http, refuse, [refused]},
+        {http, timeout, [timeout]},
+        {http, silent, [timeout]},
+        {http, reset, [reset]},
+        {http, shutdown, [shutdown]},
+        {http, {answer, Plain}, [protocol]},
+        {https, {answer, Plain}, [tls]},
+        {https, refuse, [refused]}
+    ],
+    [
+        begin
+            ok = set(Config, #{mode => Mode}),
+            Kind = erlmcp_native:failure(http_failure(Scheme, Config)),
+            ?assertEqual({Scheme, Mode, Kinds}, {Scheme, Mode, [Kind]})
+        end
+     || {Scheme, Mode, Kinds} <- Expected
+    ].
+
+http_failure(Scheme, Config) ->
+    #{port := Port} = ?PROXY:endpoint(proxy(Config)),
+    Url = io_lib:format("~s://127.0.0.1:~b/mcp", [Scheme, Port]),
+    {ok, Client} = erlmcp_native_http_client:start_link(lists:flatten(Url), #{
+        path => path(Config),
+        retries => 0,
+        connect_timeout_ms => 500,
+        timeout_ms => 500,
+        tls => #{verify => none}
+    }),
+    Message = #{jsonrpc => <<"2.0">>, id => 1, method => <<"initialize">>, params => #{}},
+    ok = erlmcp_native_http_client:send(Client, erlmcp_native_json:encode(Message)),
+    receive
+        {erlmcp_native, Client, {failed, 1, Reason}} ->
+            ok = erlmcp_native_http_client:close(Client),
+            Reason
+    after ?WAIT -> ct:fail(no_failure)
     end.
 
 %% Pure
