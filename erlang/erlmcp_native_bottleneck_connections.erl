@@ -21,13 +21,13 @@
 -define(SPARE, 200).
 
 %% @doc Options: `paths', `baseline', `counts' of connections, the last of which is the row's,
-%% `duration_ms' of each load (500), `transports' (`[tcp]').
+%% `duration_ms' of each load (500), `transports' (`[tcp]';
+%% over stdio each would be a process of the operating system).
 -spec run(map()) -> erlmcp_native_report:analysis().
 run(Options) ->
     Cases = [
         #{transport => Transport, path => Path, call => ping}
-     || Transport <- maps:get(transports, Options, [tcp]),
-        Path <- maps:get(paths, Options, ?PATHS)
+     || Transport <- transports(Options), Path <- maps:get(paths, Options, ?PATHS)
     ] ++ baseline(Options),
     Measured = [measured(Case, Options) || Case <- Cases],
     #{
@@ -44,12 +44,15 @@ run(Options) ->
 baseline(#{baseline := Baseline} = Options) when Baseline =/= none ->
     [
         #{transport => Transport, path => erlmcp05, call => ping, subject => Subject}
-     || Transport <- maps:get(transports, Options, [tcp]),
+     || Transport <- transports(Options),
         Subject <- [Baseline:subject(Transport)],
         Subject =/= none
     ];
 baseline(_) ->
     [].
+
+transports(Options) ->
+    maps:get(transports, Options, [tcp]) -- [stdio].
 
 name(#{transport := Transport, path := Path}) ->
     iolist_to_binary(io_lib:format("~s ~s", [Transport, Path])).
