@@ -76,6 +76,7 @@ modules() ->
         bench_stdio,
         bench_children,
         bench_registry,
+        bench_metrics,
         bench_failover,
         bench_soak,
         bench_http_soak

@@ -2,7 +2,7 @@
 %% that is decoded, dispatched and encoded. `hyper' is the exception: it returns the body as it is.
 -module(bench_http_server).
 
--export([start/1, stop/1, port/1, cpu_us/1, rss_bytes/1, streams/1, kinds/0]).
+-export([start/1, stop/1, port/1, cpu_us/1, rss_bytes/1, streams/1, kinds/0, call/4]).
 -export([request/1, headers/0]).
 
 %% Called in the other VM.
@@ -76,6 +76,10 @@ cpu_us(Server) ->
 %% @doc Resident memory once it has settled.
 -spec rss_bytes(server()) -> non_neg_integer().
 rss_bytes(Server) -> bench_os:settled_rss_bytes(os_pid(Server)).
+
+%% @doc Calls a function in the VM of a server.
+-spec call(server(), module(), atom(), [term()]) -> term().
+call({vm, Peer, _}, Module, Function, Args) -> bench_peer:call(Peer, Module, Function, Args).
 
 %% @doc Streams that are open at a server of ours.
 -spec streams(server()) -> non_neg_integer().

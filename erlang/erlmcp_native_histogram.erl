@@ -75,8 +75,15 @@ new(#{write_concurrency := Concurrent}) ->
 %% @doc Records a value once. Of one that is larger than 2^48 - 1 only that is known, and the
 %% maximum.
 -spec record(histogram(), Value :: non_neg_integer()) -> ok.
-record(Histogram, Value) ->
-    record(Histogram, Value, 1).
+record(#histogram{counters = Counters, largest = Largest}, Value) when
+    is_integer(Value), Value >= 0
+->
+    ok = counters:add(Counters, ?FIRST + bucket(min(Value, ?LARGEST)), 1),
+    ok = counters:add(Counters, ?SUM, Value),
+    case atomics:get(Largest, 1) of
+        Known when Known >= Value -> ok;
+        Known -> exchange(Largest, Known, Value, 1)
+    end.
 
 %% @doc Records a value `Count' times.
 -spec record(histogram(), Value :: non_neg_integer(), Count :: non_neg_integer()) -> ok.

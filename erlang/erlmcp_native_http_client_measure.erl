@@ -42,7 +42,7 @@ ended(Wanted, Reason, #{started := Started, message := #{method := Method}}) ->
         true ->
             erlmcp_native_telemetry:execute(
                 [http_client, request],
-                #{duration => erlang:monotonic_time() - Started},
+                #{duration => duration(Started)},
                 #{path => Path, outcome => Outcome, reason => Reason, method => Method}
             );
         false ->
@@ -53,6 +53,10 @@ observe(answered, Path, Started) ->
     erlmcp_native_metrics:observe_since(http_client_request_us, [Path], Started);
 observe(_, _, _) ->
     ok.
+
+duration(Started) ->
+    Us = erlang:monotonic_time(microsecond) - Started,
+    erlang:convert_time_unit(Us, microsecond, native).
 
 path(default) -> erlmcp_native_path:default();
 path(Path) -> Path.

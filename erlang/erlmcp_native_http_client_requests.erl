@@ -100,7 +100,7 @@ add(#{id := Id} = Message, Requests) ->
         timeout_ms => Timeout,
         deadline => Deadline,
         timer => start_timer(Id, Timeout, Deadline),
-        started => erlang:monotonic_time()
+        started => erlang:monotonic_time(microsecond)
     },
     Requests#requests{waiting = Waiting#{Id => Request}}.
 

@@ -16,7 +16,7 @@
 
 -export([start/0, declare/1, declared/0]).
 -export([add/2, add/3, set/2, set/3, observe/2, observe/3, started/0, observe_since/3]).
--export([cell/2, add_to/2]).
+-export([cell/2, add_to/2, observe_in/2]).
 -export([recording/1, is_recording/0]).
 -export([overview/0, overview/1, families/1, family/1, snapshot/1, snapshot/2]).
 
@@ -115,6 +115,16 @@ add(Name, Labels, N) ->
 cell(Name, Labels) ->
     persistent_term:get(?CELL(Name, Labels), none).
 
+%% @doc As {@link observe/3}, without looking for it.
+-spec observe_in(erlmcp_native_metric:cell() | none, non_neg_integer()) -> ok.
+observe_in(none, _) ->
+    ok;
+observe_in(Cell, Value) ->
+    case is_recording() of
+        true -> erlmcp_native_metric:observe(Cell, Value);
+        false -> ok
+    end.
+
 %% @doc As {@link add/3}, without looking for it.
 -spec add_to(erlmcp_native_metric:cell() | none, integer()) -> ok.
 add_to(none, _) -> ok;
@@ -147,11 +157,12 @@ observe(Name, Labels, Value) ->
         Cell -> erlmcp_native_metric:observe(Cell, Value)
     end.
 
-%% @doc The beginning of what is to be measured; `off' where nothing is recorded.
+%% @doc The beginning of what is to be measured, in microseconds of monotonic time; `off' where
+%% nothing is recorded.
 -spec started() -> integer() | off.
 started() ->
     case is_recording() of
-        true -> erlang:monotonic_time();
+        true -> erlang:monotonic_time(microsecond);
         false -> off
     end.
 
@@ -160,8 +171,7 @@ started() ->
 observe_since(_, _, off) ->
     ok;
 observe_since(Name, Labels, Started) ->
-    Elapsed = erlang:monotonic_time() - Started,
-    observe(Name, Labels, erlang:convert_time_unit(Elapsed, native, microsecond)).
+    observe(Name, Labels, erlang:monotonic_time(microsecond) - Started).
 
 %% @doc Switches the recording of histograms on or off; counters and gauges count always. The
 %% application setting `histograms' says what it is at the start.
