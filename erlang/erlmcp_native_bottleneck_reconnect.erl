@@ -79,7 +79,7 @@ tcp(Kind, Module, Path, Proxy, #{rounds := Rounds, clients := Count}) ->
         begin
             Clients = begun(Module, Start, Count),
             {Cut, At} = outage(Kind, Proxy),
-            Back = [back(Client, Cut, At) || Client <- Clients],
+            Back = all_back(Clients, Cut, At),
             _ = [ended(Client) || Client <- Clients],
             Back
         end
@@ -115,7 +115,7 @@ stdio(Kind, Path, #{rounds := Rounds, children := Count}) ->
             Pids = [os_pid(Client) || Client <- Clients],
             At = erlang:monotonic_time(),
             [] = os:cmd(lists:flatten(["kill ", signal(Kind), lists:join(" ", Pids)])),
-            Back = [back(Client, At, At) || Client <- Clients],
+            Back = all_back(Clients, At, At),
             _ = [ended(Client) || Client <- Clients],
             Back
         end
@@ -137,7 +137,7 @@ begun(Module, Start, Count) ->
         end)
      || _ <- lists:seq(1, Count)
     ],
-    _ = [{true, _, _} = back(Client, Begun, Begun) || Client <- Clients],
+    _ = [{true, _, _} = Back || Back <- all_back(Clients, Begun, Begun)],
     Clients.
 
 client(Parent, Module, Pid, Since, Reasons) ->
@@ -162,13 +162,17 @@ client(Parent, Module, Pid, Since, Reasons) ->
             end
     end.
 
+all_back(Clients, Cut, At) ->
+    Deadline = erlang:monotonic_time(millisecond) + ?GIVE_UP_MS,
+    [back(Client, Cut, At, Deadline) || Client <- Clients].
+
 %% An answer over a connection that stood before the server was away is not one of the return. One
 %% over a connection that was accepted just before the server was back, and served then, is.
-back(Client, Cut, At) ->
+back(Client, Cut, At, Deadline) ->
     receive
         {Client, back, Since, Reasons} when Since >= Cut -> {true, max(0, Since - At), Reasons};
-        {Client, back, _, _} -> back(Client, Cut, At)
-    after ?GIVE_UP_MS -> {false, 0, []}
+        {Client, back, _, _} -> back(Client, Cut, At, Deadline)
+    after max(0, Deadline - erlang:monotonic_time(millisecond)) -> {false, 0, []}
     end.
 
 os_pid(Client) ->

@@ -26,7 +26,7 @@
     lookup_ns := map()
 }.
 
--define(SENDERS, [1, 2, 5, 10, 20, 50, 100]).
+-define(SENDERS, [1, 5, 20, 50, 100]).
 -define(ROW_SENDERS, 50).
 -define(PAYLOAD, <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}">>).
 -define(TIMED_1_IN, 16).

@@ -115,10 +115,7 @@ kill_children(N, Kills, Living, Kill) when N > Kills ->
     {Living, Kill};
 kill_children(N, Kills, Living, Kill) when N rem ?REGISTRY_1_IN =:= 0 ->
     #kills{tree = Tree} = Kill,
-    case Tree:registry() of
-        undefined -> ok;
-        Registry -> killed(Registry)
-    end,
+    _ = [killed(Registry) || Registry <- [Tree:registry()], Registry =/= undefined],
     ok = back(fun Tree:registry/0, Tree),
     {Left, Next} = look_around(Living, Kill),
     kill_children(N + 1, Kills, Left, Next);
@@ -163,7 +160,7 @@ look_around(Living, #kills{tree = Tree, cascades = Cascades, affected = Affected
     Down = [Pid || Pid <- lost([]), not lists:member(Pid, Dead), is_map_key(Pid, Living)],
     _ = [demonitor(maps:get(Pid, Living), [flush]) || Pid <- Dead],
     Lost = not Tree:alive(),
-    Tree:start(Kill#kills.path),
+    ok = Tree:start(Kill#kills.path),
     Replaced = maps:from_list([added(Kill) || _ <- Dead, not Tree:restarts_children()]),
     Next = Kill#kills{
         cascades = Cascades + count(Dead =/= [] orelse Down =/= [] orelse Lost),

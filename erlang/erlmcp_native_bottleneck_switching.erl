@@ -15,7 +15,7 @@
 -define(KILLS, 3).
 
 %% @doc Options: `paths', `transports', `baseline', `loads' (requests at a time, 16 among them),
-%% `switches' and `endpoint_kills' at each load.
+%% `switches' at each load and `endpoint_kills' at that of 16.
 -spec run(map()) -> erlmcp_native_report:analysis().
 run(Options) ->
     Cases =
@@ -39,10 +39,10 @@ baseline(_) -> [].
 
 measured({Transport, Path, Module}, Options) ->
     erlmcp_native_progress:say(Options, "switching: ~s on ~s", [Transport, Path]),
-    Kills = maps:get(endpoint_kills, Options, ?KILLS),
     [
         erlmcp_native_analysis_vm:with(Path, [], fun(Client) ->
-            with_endpoints(Transport, Path, Kills + 1, fun(Endpoints, Kill) ->
+            Kills = kills(Load, Options),
+            with_endpoints(Transport, Path, max(2, Kills + 1), fun(Endpoints, Kill) ->
                 measured(Client, {Transport, Path, Module}, Endpoints, Kill, #{
                     load => Load,
                     switches => maps:get(switches, Options, ?SWITCHES),
@@ -52,6 +52,10 @@ measured({Transport, Path, Module}, Options) ->
         end)
      || Load <- maps:get(loads, Options, loads(Transport))
     ].
+
+%% Each costs an endpoint.
+kills(?ROW_LOAD, Options) -> maps:get(endpoint_kills, Options, ?KILLS);
+kills(_, _) -> 0.
 
 %% Against load one transport is enough.
 loads(tcp) -> ?LOADS;

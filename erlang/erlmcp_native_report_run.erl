@@ -41,10 +41,14 @@
     {switching, erlmcp_native_bottleneck_switching},
     {reconnection, erlmcp_native_bottleneck_reconnect},
     {restart, erlmcp_native_bottleneck_restart},
+    {connections, erlmcp_native_bottleneck_connections},
     {memory, erlmcp_native_bottleneck_memory},
-    {buffering, erlmcp_native_bottleneck_buffering},
-    {connections, erlmcp_native_bottleneck_connections}
+    {buffering, erlmcp_native_bottleneck_buffering}
 ]).
+
+%% These take a minute each, most of which they spend waiting, and their figures are about
+%% memory: they run at the same time.
+-define(TOGETHER, [memory, buffering]).
 
 %% What a first look is content with.
 -define(QUICK, #{
@@ -108,7 +112,11 @@ thresholds(#{thresholds := Given} = Options) ->
 report(#{only := Only, thresholds := Thresholds} = Options) ->
     Begin = erlang:monotonic_time(millisecond),
     Chosen = [Analysis || {Name, _} = Analysis <- ?ANALYSES, lists:member(Name, Only)],
-    Analyses = [analysis(Analysis, Options) || Analysis <- Chosen],
+    {Together, Alone} = lists:partition(
+        fun({Name, _}) -> lists:member(Name, ?TOGETHER) end, Chosen
+    ),
+    Run = fun(Analysis) -> analysis(Analysis, Options) end,
+    Analyses = lists:map(Run, Alone) ++ erlmcp_native_parallel:map(Run, Together),
     Took = erlang:monotonic_time(millisecond) - Begin,
     Given = maps:with([title, command, commit], Options),
     Meta = erlmcp_native_report:meta(
