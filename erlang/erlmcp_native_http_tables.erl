@@ -5,8 +5,9 @@
 -module(erlmcp_native_http_tables).
 
 -behaviour(gen_server).
+-behaviour(erlmcp_native_metrics).
 
--export([start_link/0]).
+-export([start_link/0, metrics/0, size/1]).
 -export([enter_session/1, leave_session/1, session/1, sessions_of/1, touch/1, idle_ms/1]).
 -export([begin_request/4, end_request/0, requests/2, is_busy/1, of_listener/1]).
 -export([begin_question/2, address_question/2, end_question/1, question/1]).
@@ -32,6 +33,27 @@
 -define(QUESTIONS, erlmcp_native_http_questions).
 
 -define(SWEEP_MS, 30000).
+
+-spec metrics() -> [erlmcp_native_metric:declaration()].
+metrics() ->
+    [
+        gauge(http_sessions, ?SESSIONS, <<"Sessions of HTTP servers">>),
+        gauge(http_session_requests, ?REQUESTS, <<"Requests and streams under way in them">>),
+        gauge(http_questions, ?QUESTIONS, <<"Questions of HTTP servers that wait for an answer">>)
+    ].
+
+gauge(Name, Table, Help) ->
+    #{
+        name => Name,
+        kind => gauge,
+        group => session,
+        help => Help,
+        read => {?MODULE, size, [Table]}
+    }.
+
+%% @doc How many there are, if the table is there.
+-spec size(atom()) -> non_neg_integer() | undefined.
+size(Table) -> ets:info(Table, size).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->

@@ -60,6 +60,7 @@
     erlmcp_native_breakers,
     erlmcp_native_http_client_measure,
     erlmcp_native_http_measure,
+    erlmcp_native_http_tables,
     erlmcp_native_failover_proc,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
