@@ -47,6 +47,7 @@ groups() ->
         #{
             cases => [
                 Name(switching, <<"gap of a planned switch, p99">>, <<"us">>),
+                Name(switching_steady, <<"the same without a switch">>, <<"us">>),
                 Name(switching_failed, <<"failed requests, planned">>, <<"requests">>)
             ],
             variants => Variants(fun planned/1),
@@ -85,24 +86,28 @@ check(Case, Bar, Unit, Rows) ->
     Value = bench_report:median(Case, nif, Rows),
     #{'case' => Case, ok => is_number(Value) andalso Value =< Bar, value => Value, unit => Unit}.
 
-%% @doc The gap of a planned switch, and how many requests have failed.
+%% @doc The gap of a planned switch, that of no switch, and how many requests have failed.
 -spec planned(atom()) -> [number()].
 planned(Path) ->
     Peers = [bench_peer:start_sender() || _ <- [1, 2]],
     Ports = [bench_peer:call(Peer, ?MODULE, do_serve, []) || Peer <- Peers],
     Load0 = outcomes(?WARM, filled(begun(Path, Ports))),
-    {Gaps, Load} = lists:mapfoldl(
-        fun(_, L0) ->
-            L = outcomes(?EVERY, switched(L0#load{gap = 0, last = now_us()})),
-            {L#load.gap, outcomes(rand:uniform(?EVERY), L)}
-        end,
-        Load0,
-        lists:seq(1, ?SWITCHES)
-    ),
+    {Steady, Load1} = gaps(fun(L) -> L end, Load0),
+    {Gaps, Load} = gaps(fun switched/1, Load1),
     #load{failed = Failed, surplus = 0} = Load,
     _ = ended(Load),
     lists:foreach(fun bench_peer:stop/1, Peers),
-    [percentile(99, Gaps), Failed].
+    [percentile(99, Gaps), percentile(99, Steady), Failed].
+
+gaps(Do, Load) ->
+    lists:mapfoldl(
+        fun(_, L0) ->
+            L = outcomes(?EVERY, Do(L0#load{gap = 0, last = now_us()})),
+            {L#load.gap, outcomes(rand:uniform(?EVERY), L)}
+        end,
+        Load,
+        lists:seq(1, ?SWITCHES)
+    ).
 
 %% @doc When the other endpoint has answered after the peer was killed, how many requests have
 %% failed, and how many have not had exactly one outcome.
@@ -258,7 +263,7 @@ sent(#load{client = {line, Pid, _}, under_way = UnderWay, next = Id} = Load) ->
         {params, [{name, <<"echo">>}]},
         {id, Id}
     ]),
-    _ = catch bench_line_transport:send(Pid, Message),
+    _ = leniently(fun() -> bench_line_transport:send(Pid, Message) end),
     Load#load{under_way = UnderWay#{Id => now_us()}, next = Id + 1}.
 
 outcomes(0, Load) -> Load;
@@ -313,7 +318,16 @@ landed(Id, Failed, #load{under_way = UnderWay, last = Last, gap = Gap} = Load) -
     end.
 
 ended(#load{client = {failover, Pid}}) -> erlmcp_native_failover:stop(Pid);
-ended(#load{client = {line, Pid, _}}) -> catch bench_line_transport:close(Pid).
+ended(#load{client = {line, Pid, _}}) ->
+    leniently(fun() -> bench_line_transport:close(Pid) end).
+
+%% It may have ended already.
+leniently(Call) ->
+    try
+        Call()
+    catch
+        exit:Reason -> {exit, Reason}
+    end.
 
 percentile(P, Values) ->
     Sorted = lists:sort(Values),
