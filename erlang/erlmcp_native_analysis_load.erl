@@ -135,7 +135,8 @@ measured(Opened, Failed, #{duration_ms := DurationMs, drain_ms := DrainMs} = Loa
     #{ref := Ref, latency := Latency} = Run,
     Begin = soon(),
     tell(Opened, {Ref, go, Begin}),
-    Tallies = collect(Opened, Ref, DurationMs, DrainMs, []),
+    Until = until(DurationMs, Begin),
+    Tallies = collected(Opened, Ref, Until, DrainMs),
     End = last(DurationMs, Begin, Tallies),
     tell(Opened, {Ref, leave}),
     gone(Opened),
@@ -162,8 +163,14 @@ soon() ->
 tell(Pids, Message) ->
     lists:foreach(fun(Pid) -> Pid ! Message end, Pids).
 
-collect(Opened, Ref, DurationMs, DrainMs, []) ->
-    Done = collect(Opened, Ref, deadline(DurationMs), []),
+%% All that is due until then is due: a worker that is told to stop looks at the clock.
+until(infinity, _) ->
+    infinity;
+until(DurationMs, Begin) ->
+    erlang:convert_time_unit(Begin, native, millisecond) + DurationMs.
+
+collected(Opened, Ref, Until, DrainMs) ->
+    Done = collect(Opened, Ref, Until, []),
     Left = Opened -- [Pid || {Pid, _} <- Done],
     tell(Left, {Ref, stop}),
     Drained = collect(Left, Ref, deadline(DrainMs), Done),
@@ -181,7 +188,6 @@ collect(Pids, Ref, Deadline, Done) ->
         Done
     end.
 
-deadline(infinity) -> infinity;
 deadline(Ms) -> erlang:monotonic_time(millisecond) + Ms.
 
 left(infinity) -> infinity;

@@ -5,10 +5,15 @@
 
 -export([run/1, start_link/2]).
 
-%% @doc Runs a function and returns what it returns; `{error, {crashed, Reason}}' if it cannot.
--spec run(fun(() -> Result)) -> Result | {error, {crashed, term()} | stopped}.
+%% @doc Runs a function and returns what it returns; starts the application if need be.
+-spec run(fun(() -> Result)) -> Result | {error, {crashed, term()} | {not_started, term()} | stopped}.
 run(Fun) ->
-    {ok, _} = application:ensure_all_started(erlmcp_native),
+    case application:ensure_all_started(erlmcp_native) of
+        {ok, _} -> started(Fun);
+        {error, Reason} -> {error, {not_started, Reason}}
+    end.
+
+started(Fun) ->
     {ok, Run} = erlmcp_native_analysis_sup:start_run(Fun),
     Monitor = monitor(process, Run),
     receive

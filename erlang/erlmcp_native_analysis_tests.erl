@@ -7,7 +7,7 @@
 -export_type([reason/0]).
 
 -type reason() ::
-    erlmcp_native_analysis_subject:reason() | {crashed, term()} | stopped.
+    erlmcp_native_analysis_subject:reason() | {crashed, term()} | {not_started, term()} | stopped.
 
 %% A closed load that keeps a connection busy.
 -define(WINDOW, 64).
