@@ -6,7 +6,8 @@
 -export([run/1, start_link/2]).
 
 %% @doc Runs a function and returns what it returns; starts the application if need be.
--spec run(fun(() -> Result)) -> Result | {error, {crashed, term()} | {not_started, term()} | stopped}.
+-spec run(fun(() -> Result)) ->
+    Result | {error, {crashed, term()} | {not_started, term()} | stopped}.
 run(Fun) ->
     case application:ensure_all_started(erlmcp_native) of
         {ok, _} -> started(Fun);
