@@ -7,7 +7,7 @@
 -behaviour(gen_server).
 -behaviour(erlmcp_native_metrics).
 
--export([start_link/0, metrics/0, size/1]).
+-export([start_link/0, metrics/0, count/1]).
 -export([enter_session/1, leave_session/1, session/1, sessions_of/1, touch/1, idle_ms/1]).
 -export([begin_request/4, end_request/0, requests/2, is_busy/1, of_listener/1]).
 -export([begin_question/2, address_question/2, end_question/1, question/1]).
@@ -48,12 +48,12 @@ gauge(Name, Table, Help) ->
         kind => gauge,
         group => session,
         help => Help,
-        read => {?MODULE, size, [Table]}
+        read => {?MODULE, count, [Table]}
     }.
 
 %% @doc How many there are, if the table is there.
--spec size(atom()) -> non_neg_integer() | undefined.
-size(Table) -> ets:info(Table, size).
+-spec count(atom()) -> non_neg_integer() | undefined.
+count(Table) -> ets:info(Table, size).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->

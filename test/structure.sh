@@ -18,10 +18,10 @@ esac
 
 # The native module cannot be replaced in a running node, and its calls fail where it is not
 # loaded: only these know when it is. The path behaviour asks whether it is loaded, nif_path,
-# nif_http and nif_http_client are the path itself, json picks the native codec, log and metrics
+# nif_http and nif_http_client are the path itself, json picks the native codec, log and metrics_core
 # read what the native side has to tell.
 allowed='erlmcp_native_path erlmcp_native_nif_path erlmcp_native_nif_http
-erlmcp_native_nif_http_client erlmcp_native_json erlmcp_native_log erlmcp_native_metrics'
+erlmcp_native_nif_http_client erlmcp_native_json erlmcp_native_log erlmcp_native_metrics_core'
 for file in $(grep -lE '(^|[^a-z_])erlmcp_native_nif:' erlang/*.erl erlang/takeover/*.erl \
     2>/dev/null || :); do
     module=$(basename "$file" .erl)
