@@ -64,10 +64,17 @@ head(Bytes, #response{max_head = Max} = R) ->
             <<Head:End/binary, "\r\n\r\n", Rest/binary>> = Bytes,
             parsed(parse(Head), Rest, R#response{head = <<>>});
         nomatch when byte_size(Bytes) < Max ->
-            {[], R#response{head = Bytes}};
+            case may_be_http(Bytes) of
+                true -> {[], R#response{head = Bytes}};
+                false -> fault([], R)
+            end;
         _ ->
             fault([], R)
     end.
+
+%% Of a server of something else nobody need wait for the rest.
+may_be_http(<<"HTTP/1.", _/binary>>) -> true;
+may_be_http(Bytes) -> binary:longest_common_prefix([Bytes, <<"HTTP/1.">>]) =:= byte_size(Bytes).
 
 parsed({ok, _, 101, _}, _, R) ->
     %% Nobody asked for another protocol.

@@ -211,7 +211,7 @@ arrives(Conn) ->
 %% Over HTTP
 
 http_failures(Config) ->
-    Plain = <<"220 mail.example.org ready\r\n\r\n">>,
+    Plain = <<"220 mail.example.org ready\r\n">>,
     Expected = [
         {http, refuse, [refused]},
         {http, timeout, [timeout]},
