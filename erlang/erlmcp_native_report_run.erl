@@ -65,12 +65,13 @@
     quick => true
 }).
 
-%% @doc The report, with findings.
+%% @doc The report, with findings. Ends with the caller, and with
+%% {@link erlmcp_performance_analysis:stop/0}.
 -spec run(options()) -> {ok, erlmcp_native_report:report()} | {error, term()}.
 run(Options) when is_map(Options) ->
     {ok, _} = application:ensure_all_started(erlmcp_native),
     case check(Options) of
-        {ok, Checked} -> {ok, report(Checked)};
+        {ok, Checked} -> erlmcp_native_analysis_run:run(fun() -> {ok, report(Checked)} end);
         {error, _} = Error -> Error
     end;
 run(Options) ->

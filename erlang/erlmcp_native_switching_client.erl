@@ -25,7 +25,7 @@
 
 -callback stop(pid()) -> ok.
 
--define(WAIT_MS, 30000).
+-define(WAIT_MS, 60000).
 
 %% @private
 -spec start([{term(), term()}], erlmcp_native_report:path()) -> {ok, pid()}.

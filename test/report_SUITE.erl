@@ -8,7 +8,7 @@
 -export([all/0, groups/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([init_per_group/2, end_per_group/2]).
 -export([
-    restart/1, reconnection/1, memory/1, buffering/1, registry/1,
+    switching/1, restart/1, reconnection/1, memory/1, buffering/1, registry/1,
     an_analysis/1,
     json_comes_back/1,
     the_page_needs_nothing_else/1,
@@ -50,7 +50,7 @@ all() ->
     ].
 
 groups() ->
-    Cases = [restart, reconnection, memory, buffering],
+    Cases = [switching, restart, reconnection, memory, buffering],
     [{Path, [parallel], Cases} || Path <- [nif, port, beam]].
 
 init_per_suite(Config) ->
@@ -72,6 +72,20 @@ end_per_group(_, _) ->
 
 options(Config, More) ->
     maps:merge(#{paths => [?config(path, Config)], thresholds => #{}}, More).
+
+%% Whatever else becomes of a request, it has one outcome.
+switching(Config) ->
+    #{rows := Rows, metrics := Metrics, evidence := [Evidence]} =
+        erlmcp_native_bottleneck_switching:run(
+            options(Config, #{
+                transports => [tcp], loads => [16], switches => 2, endpoint_kills => 1
+            })
+        ),
+    #{switches := 2, kills := 1, unresolved := 0, requests := Requests} = Evidence,
+    ?assert(Requests > 16),
+    ?assertMatch(#{value := 0, reached := true}, row(switch_unplanned_unresolved, Rows)),
+    has([avg_switch_time, max_switch_time, min_switch_time, total_switches, failure_rate,
+        switch_details], Metrics).
 
 restart(Config) ->
     #{rows := Rows, metrics := Metrics, evidence := [Evidence]} =
