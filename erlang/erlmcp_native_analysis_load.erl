@@ -16,13 +16,14 @@
     count => pos_integer() | infinity,
     duration_ms => pos_integer() | infinity,
     rate_per_s => number() | closed,
-    drain_ms => pos_integer()
+    drain_ms => pos_integer(),
+    progress => fun((iodata()) -> term())
 }.
 %% `workers' 1, each with a connection of its own as long as the subject has enough of them;
 %% `window' 1: requests under way for each worker of a closed load. `bytes' 1,024: of a request.
 %% The load is over after `count' requests or `duration_ms', of which one must be given.
 %% `rate_per_s': of an open load, for all workers together. `drain_ms' 5,000: how long answers are
-%% waited for after the end.
+%% waited for after the end. `progress' is called with a line each second.
 
 -type result() :: #{
     workers := pos_integer(),
@@ -53,6 +54,8 @@
     avg_latency_us := float(),
     errors := #{term() => pos_integer()}
 }.
+
+-define(TELL_MS, 1000).
 
 %% How many connect at the same time.
 -define(OPENING, 32).
@@ -89,11 +92,19 @@ run(Subject, Given) ->
     Load = maps:merge(?DEFAULTS, Given),
     #{workers := Workers} = Load,
     Clients = min(Workers, erlmcp_native_analysis_subject:max_clients(Subject)),
-    Run = #{ref => make_ref(), latency => erlmcp_native_histogram:new()},
+    Latency = erlmcp_native_histogram:new(),
+    Run = #{ref => make_ref(), latency => Latency, tell => tell_of(Subject, Latency, Load)},
     Plans = plans(Subject, Load, Run, Clients),
     case open(Plans, [], 0, [], []) of
         {[], [Reason | _]} -> {error, Reason};
         {Opened, Failed} -> {ok, measured(Opened, Failed, Load, Run)}
+    end.
+
+tell_of(Subject, Latency, Load) ->
+    #{transport := Transport, path := Path} = erlmcp_native_analysis_subject:describe(Subject),
+    fun() ->
+        Count = erlmcp_native_histogram:count(erlmcp_native_histogram:snapshot(Latency)),
+        erlmcp_native_progress:say(Load, "~s on ~s: ~b calls answered", [Transport, Path, Count])
     end.
 
 plans(Subject, Load, #{ref := Ref, latency := Latency}, Clients) ->
@@ -132,11 +143,11 @@ open(Plans, Pids, Opening, Opened, Failed) ->
     end.
 
 measured(Opened, Failed, #{duration_ms := DurationMs, drain_ms := DrainMs} = Load, Run) ->
-    #{ref := Ref, latency := Latency} = Run,
+    #{ref := Ref, latency := Latency, tell := Tell} = Run,
     Begin = soon(),
     tell(Opened, {Ref, go, Begin}),
     Until = until(DurationMs, Begin),
-    Tallies = collected(Opened, Ref, Until, DrainMs),
+    Tallies = collected(Opened, Ref, Until, DrainMs, Tell),
     End = last(DurationMs, Begin, Tallies),
     tell(Opened, {Ref, leave}),
     gone(Opened),
@@ -169,14 +180,28 @@ until(infinity, _) ->
 until(DurationMs, Begin) ->
     erlang:convert_time_unit(Begin, native, millisecond) + DurationMs.
 
-collected(Opened, Ref, Until, DrainMs) ->
-    Done = collect(Opened, Ref, Until, []),
+collected(Opened, Ref, Until, DrainMs, Tell) ->
+    Done = watch(Opened, Ref, Until, Tell, []),
     Left = Opened -- [Pid || {Pid, _} <- Done],
     tell(Left, {Ref, stop}),
     Drained = collect(Left, Ref, deadline(DrainMs), Done),
     Stuck = Left -- [Pid || {Pid, _} <- Drained],
     tell(Stuck, {Ref, give_up}),
     [Tally || {_, Tally} <- collect(Stuck, Ref, infinity, Drained)].
+
+watch([], _, _, _, Done) ->
+    Done;
+watch(Pids, Ref, Until, Tell, Done) ->
+    Next = min(deadline(?TELL_MS), Until),
+    Now = collect(Pids, Ref, Next, Done),
+    case Next of
+        Until ->
+            Now;
+        _ ->
+            Left = Pids -- [Pid || {Pid, _} <- Now],
+            _ = Left =/= [] andalso Tell(),
+            watch(Left, Ref, Until, Tell, Now)
+    end.
 
 collect([], _, _, Done) ->
     Done;

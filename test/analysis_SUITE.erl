@@ -455,11 +455,11 @@ stopped(Config) ->
     {ok, Server} = ?A:start_link(),
     ?assertEqual({error, {already_started, Server}}, ?A:start_link()),
     Self = self(),
-    Before = living(),
-    Pid = spawn_link(fun() ->
-        Self ! {self(), ?A:run_stress_test(given(tcp, Config), ?TIMEOUT_MS, 4)}
-    end),
-    until(fun() -> length(living() -- Before) >= 3 end),
+    Given = (given(tcp, Config))#{progress => fun(Line) -> Self ! {progress, Line} end},
+    Pid = spawn_link(fun() -> Self ! {self(), ?A:run_stress_test(Given, ?TIMEOUT_MS, 4)} end),
+    receive
+        {progress, Line} -> ?assertMatch([_ | _], string:find(Line, "calls answered"))
+    end,
     ok = ?A:stop(),
     receive
         {Pid, Result} -> ?assertEqual({error, stopped}, Result)
