@@ -268,9 +268,12 @@ activate(To, Reason, #plan{active = From} = Plan) ->
         [{switched, From, To, Reason} || From =/= To], Plan#plan{active = To, settled = Settled}
     ).
 
-%% It leaves the plan.
-landed(Id, #plan{requests = Requests} = Plan) ->
-    (take_down(Id, Plan))#plan{requests = maps:remove(Id, Requests)}.
+%% It leaves the plan, and room where it was: over HTTP nothing else tells of that.
+landed(Id, #plan{requests = Requests, stalled = Stalled} = Plan) ->
+    #{Id := #request{at = {Name, _}}} = Requests,
+    (take_down(Id, Plan))#plan{
+        requests = maps:remove(Id, Requests), stalled = maps:remove(Name, Stalled)
+    }.
 
 take_down(Id, #plan{requests = Requests, wires = Wires, flying = Flying} = Plan) ->
     #{Id := #request{at = {Name, Wire}}} = Requests,

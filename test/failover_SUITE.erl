@@ -28,6 +28,7 @@ groups() ->
         the_next_transport,
         a_killed_process,
         http_cut_off,
+        http_with_little_room,
         ends_with_its_owner,
         stopping_ends_requests,
         one_outcome_each_whatever_fails
@@ -292,6 +293,18 @@ http_cut_off(Config) ->
     ?assertMatch({ok, #{<<"by">> := _}}, ?FAILOVER:call(Pid, echo(), #{safe => true})),
     stop(Pid),
     ok = ?PROXY:stop(Proxy),
+    ok = erlmcp_native_http:close(Http).
+
+%% An HTTP client that takes fewer requests than there are says so, and takes the others later.
+http_with_little_room(Config) ->
+    {ok, Http} = failover_server:start_http(h, path(Config)),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Http),
+    Url = "http://127.0.0.1:" ++ integer_to_list(Port) ++ "/mcp",
+    Options = #{path => path(Config), max_pending => 3},
+    {ok, Pid} = ?FAILOVER:start_link([#{name => h, to => Url, options => Options}], #{}),
+    Ids = [request(Pid, <<"echo">>, #{n => N}, #{}) || N <- lists:seq(1, 50)],
+    [?assertMatch({ok, #{<<"by">> := <<"h">>}}, outcome(Pid, Id)) || Id <- Ids],
+    stop(Pid),
     ok = erlmcp_native_http:close(Http).
 
 ends_with_its_owner(Config) ->
