@@ -14,8 +14,13 @@ run(Fun) ->
         {error, Reason} -> {error, {not_started, Reason}}
     end.
 
+%% What it prints appears where the caller prints.
 started(Fun) ->
-    {ok, Run} = erlmcp_native_analysis_sup:start_run(Fun),
+    Leader = group_leader(),
+    {ok, Run} = erlmcp_native_analysis_sup:start_run(fun() ->
+        true = group_leader(Leader, self()),
+        Fun()
+    end),
     Monitor = monitor(process, Run),
     receive
         {?MODULE, Run, Result} ->

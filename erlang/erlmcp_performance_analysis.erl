@@ -131,7 +131,7 @@ generate_full_report() ->
 %% @doc All analyses, findings and figures, as {@link performance_bottleneck_report} makes them.
 -spec generate_full_report(map()) -> {ok, Report :: map()} | {error, term()}.
 generate_full_report(Options) ->
-    performance_bottleneck_report:generate_full_report(Options).
+    run(fun() -> performance_bottleneck_report:generate_full_report(Options) end).
 
 run(Fun) ->
     erlmcp_native_analysis_run:run(Fun).
