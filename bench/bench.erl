@@ -78,6 +78,8 @@ modules() ->
         bench_registry,
         bench_metrics,
         bench_failover,
+        bench_overload,
+        bench_scaling,
         bench_soak,
         bench_http_soak
     ].

@@ -22,6 +22,7 @@
 
 -export_type([endpoint/0, address/0, reason/0, tls_reason/0, failure/0, socket_info/0]).
 -export_type([event/0, listener_event/0, connect_options/0, listen_options/0, metric/0]).
+-export_type([send_options/0]).
 
 -type endpoint() ::
     #{host := inet:ip_address() | binary(), port := inet:port_number()}
@@ -98,9 +99,18 @@
     bytes_out := non_neg_integer(),
     inbound_bytes := non_neg_integer(),
     queue_bytes := non_neg_integer(),
+    buffers := #{
+        read_bytes := non_neg_integer(),
+        high_water_bytes := pos_integer(),
+        min := pos_integer(),
+        max := pos_integer(),
+        reason := fixed | start | quick_owner | slow_owner
+    },
     os_pid => pos_integer() | undefined
 }.
-%% `inbound_bytes' wait for the owner, `queue_bytes' for the peer. `os_pid' is that of a child.
+%% `inbound_bytes' wait for the owner, `queue_bytes' for the peer. `buffers': how much is read at
+%% once and ahead of the owner, the bounds of the latter, and what has moved it last (see
+%% {@link erlmcp_native_high_water}). `os_pid' is that of a child.
 
 -type event() ::
     connected
@@ -148,6 +158,8 @@
 %% And all of {@link erlmcp_native_options:listener()}. Connections belong to the listener's owner,
 %% or with `handler' to a process that it starts for each. `max_connections' is 10,000; beyond it
 %% connections wait in the kernel's backlog.
+
+-type send_options() :: #{priority => erlmcp_native_path:priority(), timeout_ms => timeout()}.
 
 -type metric() :: erlmcp_native_metrics:metric().
 
@@ -253,17 +265,39 @@ listen(Endpoint, Options) ->
 
 %% @doc Sends one message, without its delimiter. A message is accepted whole or refused whole;
 %% accepted means written or queued. `Conn' may be what {@link sender/1} gave.
+%%
+%% Pings, cancellations and errors overtake what is queued: see {@link send/3}.
 -spec send(pid() | erlmcp_native_path:sender(), iodata()) -> ok | {error, reason()}.
-send({Module, Term}, Data) ->
-    Module:send_direct(Term, Data);
 send(Conn, Data) ->
-    call(Conn, {send, Data}).
+    send_as(Conn, Data, auto).
 
-%% @doc Sends from the owner, waiting for room where the queue is full; takes `writable' from the
-%% mailbox.
--spec send(pid(), iodata(), timeout()) -> ok | {error, reason()}.
+%% @doc With a timeout: sends from the owner, waiting for room where the queue is full; takes
+%% `writable' from the mailbox. With options: `priority' says whether a message that has to be
+%% queued overtakes others (`urgent', `normal'; `auto' goes by what it is), `timeout_ms' is the
+%% timeout.
+-spec send(pid(), iodata(), timeout()) -> ok | {error, reason()};
+    (pid() | erlmcp_native_path:sender(), iodata(), send_options()) -> ok | {error, reason()}.
+send(Conn, Data, Options) when is_map(Options) ->
+    case [{Key, Value} || {Key, Value} <- maps:to_list(Options), not sending(Key, Value)] of
+        [] -> send_with(Conn, Data, maps:get(priority, Options, auto), Options);
+        [{Key, Value} | _] -> {error, {option, Key, Value}}
+    end;
 send(Conn, Data, Timeout) ->
-    send_before(Conn, Data, deadline(Timeout)).
+    send_before(Conn, Data, auto, deadline(Timeout)).
+
+sending(priority, V) -> V =:= auto orelse V =:= urgent orelse V =:= normal;
+sending(timeout_ms, V) -> V =:= infinity orelse (is_integer(V) andalso V >= 0);
+sending(_, _) -> false.
+
+send_with(Conn, Data, Priority, #{timeout_ms := Timeout}) when is_pid(Conn) ->
+    send_before(Conn, Data, Priority, deadline(Timeout));
+send_with(Conn, Data, Priority, _) ->
+    send_as(Conn, Data, Priority).
+
+send_as({Module, Term}, Data, Priority) ->
+    Module:send_direct(Term, Data, Priority);
+send_as(Conn, Data, Priority) ->
+    call(Conn, {send, Data, Priority}).
 
 %% @doc What any process can send with at the least cost, valid until the connection is down;
 %% `none' where sending goes through the process (the `beam' path) or it is not connected.
@@ -390,8 +424,8 @@ valid(handler, {M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_list(A);
 valid(max_connections, V) -> is_integer(V) andalso V > 0;
 valid(_, _) -> false.
 
-send_before(Conn, Data, Deadline) ->
-    case send(Conn, Data) of
+send_before(Conn, Data, Priority, Deadline) ->
+    case send_as(Conn, Data, Priority) of
         {error, busy} ->
             Monitor = monitor(process, Conn),
             Room =
@@ -402,7 +436,7 @@ send_before(Conn, Data, Deadline) ->
                 end,
             true = demonitor(Monitor, [flush]),
             case Room of
-                ok -> send_before(Conn, Data, Deadline);
+                ok -> send_before(Conn, Data, Priority, Deadline);
                 {error, _} -> Room
             end;
         Result ->

@@ -23,10 +23,8 @@
 -record(session, {
     pid :: pid(),
     tag :: reference(),
-    port :: port(),
+    out :: erlmcp_native_beam_out:out(),
     os_pid :: integer() | undefined,
-    %% At least as much as the driver has queued: what it was handed since it was last asked.
-    handed = 0 :: non_neg_integer(),
     monitor = none :: reference() | none
 }).
 
@@ -37,6 +35,7 @@
     monitor :: reference(),
     tag :: reference(),
     port :: port(),
+    out :: erlmcp_native_beam_out:out(),
     os_pid :: integer() | undefined,
     child :: erlmcp_native_child_options:child(),
     high_water :: pos_integer(),
@@ -65,8 +64,8 @@ start(Path, Child, HighWater) ->
     Tag = make_ref(),
     {Pid, Monitor} = spawn_monitor(fun() -> init(Path, Child, HighWater, Owner, Tag) end),
     receive
-        {Tag, {started, Port, OsPid}} ->
-            {ok, #session{pid = Pid, tag = Tag, port = Port, os_pid = OsPid, monitor = Monitor}};
+        {Tag, {started, Out, OsPid}} ->
+            {ok, #session{pid = Pid, tag = Tag, out = Out, os_pid = OsPid, monitor = Monitor}};
         {Tag, {failed, Posix}} ->
             true = demonitor(Monitor, [flush]),
             {error, {command, maps:get(command, Child), Posix}};
@@ -87,29 +86,18 @@ arm(#session{pid = Pid}) ->
     Pid ! arm,
     ok.
 
-%% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue.
--spec send(session(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
+%% @doc Queues a message of `Size' bytes on the wire, unless that makes too much.
+-spec send(session(), iodata(), Size :: pos_integer(), erlmcp_native_beam_out:sending()) ->
     {ok | {error, busy | closed}, session()}.
-send(#session{port = Port, handed = Handed} = Session, Data, Size, Max) when
-    Handed + Size =< Max
-->
-    try erlang:port_command(Port, Data) of
-        true -> {ok, Session#session{handed = Handed + Size}}
-    catch
-        error:badarg -> {{error, closed}, Session}
-    end;
-send(#session{handed = Handed} = Session, Data, Size, Max) ->
-    case queued(Session) of
-        {0, Empty} -> send(Empty, Data, Size, max(Size, Max));
-        {Less, Known} when Less < Handed -> send(Known, Data, Size, Max);
-        {_, Known} -> {{error, busy}, Known}
-    end.
+send(#session{out = Out} = Session, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_out:send(Out, Wire, Size, Sending),
+    {Result, Session#session{out = Next}}.
 
 %% @doc Bytes that wait to be sent.
 -spec queued(session()) -> {non_neg_integer(), session()}.
-queued(#session{port = Port} = Session) ->
-    Bytes = queue_size(Port),
-    {Bytes, Session#session{handed = Bytes}}.
+queued(#session{out = Out} = Session) ->
+    {Bytes, Next} = erlmcp_native_beam_out:queued(Out),
+    {Bytes, Session#session{out = Next}}.
 
 %% @doc Makes another process the owner. Returns what has come for the old one.
 -spec give(session(), pid()) -> [erlmcp_native_beam_stream:arrival()].
@@ -194,24 +182,25 @@ init(Path, #{args := Args, env := Env, cwd := Cwd} = Child, HighWater, Owner, Ta
         {args, All},
         {env, environment(Env)},
         {cd, Cwd},
-        {busy_limits_port, disabled},
-        {busy_limits_msgq, disabled},
         binary,
         stream,
         exit_status,
         use_stdio,
         hide
+        | erlmcp_native_beam_out:port_options()
     ],
     try open_port({spawn_executable, Program}, Options) of
         Port ->
             OsPid = os_pid(Port),
             ok = erlmcp_native_beam_groups:add(OsPid),
-            Owner ! {Tag, {started, Port, OsPid}},
+            Out = erlmcp_native_beam_out:port(Port),
+            Owner ! {Tag, {started, Out, OsPid}},
             loop(#state{
                 owner = Owner,
                 monitor = Monitor,
                 tag = Tag,
                 port = Port,
+                out = Out,
                 os_pid = OsPid,
                 child = Child,
                 high_water = HighWater
@@ -236,12 +225,6 @@ os_pid(Port) ->
     case erlang:port_info(Port, os_pid) of
         {os_pid, OsPid} -> OsPid;
         undefined -> undefined
-    end.
-
-queue_size(Port) ->
-    case erlang:port_info(Port, queue_size) of
-        {queue_size, Bytes} -> Bytes;
-        undefined -> 0
     end.
 
 loop(#state{port = Port, monitor = Monitor} = S) ->
@@ -309,9 +292,9 @@ given(NewOwner, From, Ref, #state{monitor = Monitor} = S) ->
     S#state{owner = NewOwner, monitor = monitor(process, NewOwner), armed = false}.
 
 %% What the child writes meanwhile is dropped, so that it can go on and read.
-flush(Deadline, #state{lost = none, port = Port} = S) ->
+flush(Deadline, #state{lost = none, port = Port, out = Out} = S) ->
     Left = Deadline - erlang:monotonic_time(millisecond),
-    case queue_size(Port) of
+    case erlmcp_native_beam_out:pending(Out) of
         Queued when Queued > 0, Left > 0 ->
             receive
                 {Port, {data, _}} -> flush(Deadline, S);

@@ -42,7 +42,8 @@ listen_options(Endpoint, #{backlog := Backlog} = Options) ->
     [{backlog, Backlog}, {reuseaddr, true} | common(Endpoint, Options)].
 
 common(Endpoint, #{tls := Tls, high_water_bytes := HighWater} = Options) ->
-    [binary, {packet, raw}, {active, false}, {buffer, min(?CHUNK, max(1024, HighWater))}] ++
+    Ahead = min(HighWater, maps:get(high_water_min_bytes, Options, HighWater)),
+    [binary, {packet, raw}, {active, false}, {buffer, min(?CHUNK, max(1024, Ahead))}] ++
         plain(Tls) ++ tcp(Endpoint, Options).
 
 %% The end of the peer's data is not the end of the connection: what is queued is still sent.

@@ -19,7 +19,7 @@
 
 -behaviour(erlmcp_native_path).
 
--export([open/2, take/3, send/2, sender/1, handle_info/2, close/1, give/2, info/1]).
+-export([open/2, take/3, send/3, sender/1, handle_info/2, close/1, give/2, info/1]).
 -export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
 -export([accepted/3]).
 
@@ -38,6 +38,9 @@
         | failed,
     options :: erlmcp_native_options:connection() | erlmcp_native_options:listener(),
     frames :: erlmcp_native_beam_frame:frames(),
+    high_water :: erlmcp_native_high_water:high_water(),
+    %% Of the last chunk, which was read at once.
+    chunk = 0 :: non_neg_integer(),
     %% Own messages carry it.
     tag = make_ref() :: reference(),
     %% Given to this owner, who has not taken yet.
@@ -116,6 +119,7 @@ new(Phase, Options, Ends, Transport) ->
         phase = Phase,
         options = Options,
         frames = erlmcp_native_beam_frame:new(Options),
+        high_water = erlmcp_native_high_water:new(Options),
         counts = counted(Phase, erlmcp_native_beam_count:new(Transport))
     },
     S#socket{ends = maps:merge(S#socket.ends, Ends)}.
@@ -173,15 +177,29 @@ watch(#socket{phase = {open, Stream}} = S) ->
 watch(S) ->
     S.
 
-arm(#socket{armed = false, loss = none, phase = {open, Stream}} = S) ->
-    case erlmcp_native_beam_stream:arm(Stream) of
-        ok -> S#socket{armed = true};
-        {error, Reason} -> lose(Reason, S)
-    end;
+arm(#socket{armed = false, loss = none, phase = {open, _}} = S) ->
+    ask(adapt(S));
 arm(#socket{loss = eof} = S) ->
     S#socket{armed = true};
 arm(S) ->
     S.
+
+ask(#socket{phase = {open, Stream}} = S) ->
+    case erlmcp_native_beam_stream:arm(Stream) of
+        ok -> S#socket{armed = true};
+        {error, Reason} -> lose(Reason, S)
+    end.
+
+%% A chunk is read ahead of the owner, who has taken the last one.
+adapt(#socket{chunk = Chunk, high_water = Before, phase = {open, Stream}} = S) ->
+    Mark = erlmcp_native_high_water:mark(Before),
+    Now = erlang:monotonic_time(microsecond),
+    After = erlmcp_native_high_water:taken(Chunk, Chunk >= Mark, Now, Before),
+    case erlmcp_native_high_water:mark(After) of
+        Mark -> ok;
+        New -> erlmcp_native_beam_stream:read_ahead(Stream, New)
+    end,
+    S#socket{high_water = After, chunk = 0}.
 
 %% The first reason counts; the end of the peer's data is none yet.
 lose(Reason, #socket{loss = Loss} = S) when Loss =:= none; Loss =:= eof ->
@@ -194,20 +212,22 @@ count_end(#socket{phase = {open, _}, counts = Counts}) -> erlmcp_native_beam_cou
 count_end(_) -> ok.
 
 %% @private
--spec send(socket(), iodata()) -> {ok | {error, erlmcp_native:reason()}, socket()}.
-send(#socket{options = #{framing := Framing, max_frame_bytes := Max}} = S, Data) ->
+-spec send(socket(), iodata(), erlmcp_native_path:priority()) ->
+    {ok | {error, erlmcp_native:reason()}, socket()}.
+send(#socket{options = #{framing := Framing, max_frame_bytes := Max}} = S, Data, Priority) ->
     case erlmcp_native_beam_frame:encode(Framing, Max, Data) of
-        {ok, Wire, Size} -> transmit(Wire, Size, S);
+        {ok, Wire, Size} -> transmit(Wire, Size, Data, Priority, S);
         {error, _} = Error -> {Error, S}
     end.
 
-transmit(_, _, #socket{phase = {connecting, _}} = S) ->
+transmit(_, _, _, _, #socket{phase = {connecting, _}} = S) ->
     {{error, not_connected}, S};
-transmit(Wire, Size, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
+transmit(Wire, Size, Data, Priority, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
     Loss =:= none; Loss =:= eof
 ->
-    #socket{options = #{max_queue_bytes := Max}} = S0,
-    {Result, Stream} = erlmcp_native_beam_stream:send(Stream0, Wire, Size, Max),
+    #socket{options = #{max_queue_bytes := Max, max_urgent_bytes := Reserve}} = S0,
+    Sending = #{priority => Priority, max => Max, reserve => Reserve, message => Data},
+    {Result, Stream} = erlmcp_native_beam_stream:send(Stream0, Wire, Size, Sending),
     S = S0#socket{phase = {open, Stream}},
     case Result of
         ok ->
@@ -223,7 +243,7 @@ transmit(Wire, Size, #socket{phase = {open, Stream0}, loss = Loss} = S0) when
             self() ! {S#socket.tag, {lost, Reason}},
             {{error, closed}, S}
     end;
-transmit(_, _, S) ->
+transmit(_, _, _, _, S) ->
     {{error, closed}, S}.
 
 look_later(#socket{refused = true, look = none} = S) ->
@@ -271,6 +291,7 @@ arrived({data, Chunk}, #socket{frames = Frames, bytes_in = Bytes, counts = Count
     ok = erlmcp_native_beam_count:bytes_in(byte_size(Chunk), Counts),
     S#socket{
         frames = erlmcp_native_beam_frame:push(Chunk, Frames),
+        chunk = byte_size(Chunk),
         bytes_in = Bytes + byte_size(Chunk)
     };
 arrived({lost, closed}, #socket{loss = none, options = #{half_close := true, tls := false}} = S) ->
@@ -358,8 +379,12 @@ info(#socket{ends = Ends, frames = Frames} = S) ->
         frames_out => S#socket.frames_out,
         bytes_out => S#socket.bytes_out,
         inbound_bytes => erlmcp_native_beam_frame:waiting(Frames),
-        queue_bytes => queued(S)
+        queue_bytes => queued(S),
+        buffers => erlmcp_native_high_water:info(read_size(S), S#socket.high_water)
     }.
+
+read_size(#socket{phase = {open, Stream}}) -> erlmcp_native_beam_stream:read_size(Stream);
+read_size(_) -> 0.
 
 state(#socket{phase = {connecting, _}}) -> connecting;
 state(#socket{loss = none}) -> open;

@@ -44,7 +44,9 @@
     lost = none :: erlmcp_native:reason() | none,
     sender :: pid(),
     sending = false :: boolean(),
-    queue = queue:new() :: queue:queue({iodata(), pos_integer()})
+    lanes = erlmcp_native_beam_lanes:new() :: erlmcp_native_beam_lanes:lanes(),
+    %% The rest of what has been taken from these.
+    pieces = [] :: [binary()]
 }).
 
 %% @doc Makes the calling process the session of a connection that it has established, active
@@ -81,20 +83,27 @@ arm(#session{pid = Pid}) ->
     Pid ! arm,
     ok.
 
-%% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue.
--spec send(session(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
+%% @doc Queues a message of `Size' bytes on the wire, unless that makes too much.
+-spec send(session(), iodata(), Size :: pos_integer(), erlmcp_native_beam_out:sending()) ->
     ok | {error, busy | closed}.
-send(#session{pid = Pid, shared = Shared}, Data, Size, Max) ->
+send(#session{pid = Pid, shared = Shared}, Wire, Size, Sending) ->
     case {atomics:get(Shared, ?OVER), atomics:get(Shared, ?QUEUED)} of
         {1, _} ->
             {error, closed};
-        {0, Queued} when Queued > 0, Queued + Size > Max ->
-            {error, busy};
-        _ ->
-            ok = atomics:add(Shared, ?QUEUED, Size),
-            Pid ! {send, Data, Size},
-            ok
+        {0, 0} ->
+            %% Nothing to overtake, and nothing gets ahead of it.
+            hand_over({Wire, Size}, other, true, Shared, Pid);
+        {0, Queued} ->
+            case erlmcp_native_priority:admit(Queued, Size, Sending) of
+                {ok, Role, Urgent} -> hand_over({Wire, Size}, Role, Urgent, Shared, Pid);
+                {error, busy} = Busy -> Busy
+            end
     end.
+
+hand_over({_, Size} = Item, Role, Urgent, Shared, Pid) ->
+    ok = atomics:add(Shared, ?QUEUED, Size),
+    Pid ! {send, Item, Role, Urgent},
+    ok.
 
 %% @doc Bytes that wait to be sent.
 -spec queued(session()) -> non_neg_integer().
@@ -169,7 +178,7 @@ loop(#state{socket = Socket, monitor = Monitor, sender = Sender} = S) ->
         {ssl_error, Socket, Reason} -> loop(over(erlmcp_native_beam_tls:reason(Reason), S));
         arm -> loop(deliver(S#state{armed = true}));
         {give, NewOwner, From, Ref} -> loop(given(NewOwner, From, Ref, S));
-        {send, Data, Size} -> loop(transmit(enqueue(Data, Size, S)));
+        {send, Item, Role, Urgent} -> loop(transmit(enqueue(Item, Role, Urgent, S)));
         {Sender, sent, Size, Result} -> loop(sent(Size, Result, S));
         {close, LingerMs} -> closing(LingerMs, S);
         {'DOWN', Monitor, process, _, _} -> orphaned(S)
@@ -211,7 +220,7 @@ over(_, S) ->
 drop_queue(#state{shared = Shared} = S) ->
     ok = atomics:put(Shared, ?OVER, 1),
     ok = atomics:put(Shared, ?QUEUED, 0),
-    S#state{queue = queue:new()}.
+    S#state{lanes = erlmcp_native_beam_lanes:new(), pieces = []}.
 
 given(_, From, Ref, #state{owner = Owner} = S) when From =/= Owner ->
     From ! {Ref, not_owner},
@@ -221,39 +230,34 @@ given(NewOwner, From, Ref, #state{monitor = Monitor} = S) ->
     From ! {Ref, given},
     S#state{owner = NewOwner, monitor = monitor(process, NewOwner), armed = false}.
 
-enqueue(Data, Size, #state{lost = none, queue = Queue} = S) when Size =< ?BATCH ->
-    S#state{queue = queue:in({Data, Size}, Queue)};
-enqueue(Data, _, #state{lost = none, queue = Queue} = S) ->
-    S#state{queue = lists:foldl(fun in_pieces/2, Queue, erlang:iolist_to_iovec(Data))};
-enqueue(_, _, S) ->
+enqueue(Item, Role, Urgent, #state{lost = none, lanes = Lanes} = S) ->
+    S#state{lanes = erlmcp_native_beam_lanes:push(Item, Role, Urgent, Lanes)};
+enqueue(_, _, _, S) ->
     S.
 
-%% However large a message, the driver queues all that it is handed at once.
-in_pieces(<<Piece:?BATCH/binary, Rest/binary>>, Queue) ->
-    in_pieces(Rest, queue:in({Piece, ?BATCH}, Queue));
-in_pieces(<<>>, Queue) ->
-    Queue;
-in_pieces(Piece, Queue) ->
-    queue:in({Piece, byte_size(Piece)}, Queue).
-
-transmit(#state{sending = false, sender = Sender, queue = Queue} = S) ->
-    case batch(Queue, [], 0) of
+transmit(#state{sending = false, pieces = [Piece | Pieces]} = S) ->
+    write(Piece, byte_size(Piece), S#state{pieces = Pieces});
+transmit(#state{sending = false, lanes = Lanes0} = S) ->
+    case erlmcp_native_beam_lanes:batch(?BATCH, Lanes0) of
         {_, 0, _} ->
             S;
-        {Data, Size, Rest} ->
-            Sender ! {write, Data, Size},
-            S#state{sending = true, queue = Rest}
+        {Data, Size, Lanes} when Size < 2 * ?BATCH ->
+            write(Data, Size, S#state{lanes = Lanes});
+        {Data, _, Lanes} ->
+            %% However large a message, the driver queues all that it is handed at once.
+            Pieces = lists:flatmap(fun pieces/1, erlang:iolist_to_iovec(Data)),
+            transmit(S#state{lanes = Lanes, pieces = Pieces})
     end;
 transmit(S) ->
     S.
 
-batch(Queue, Acc, Size) when Size >= ?BATCH ->
-    {lists:reverse(Acc), Size, Queue};
-batch(Queue, Acc, Size) ->
-    case queue:out(Queue) of
-        {{value, {Data, More}}, Rest} -> batch(Rest, [Data | Acc], Size + More);
-        {empty, _} -> {lists:reverse(Acc), Size, Queue}
-    end.
+write(Data, Size, #state{sender = Sender} = S) ->
+    Sender ! {write, Data, Size},
+    S#state{sending = true}.
+
+pieces(<<Piece:?BATCH/binary, Rest/binary>>) -> [Piece | pieces(Rest)];
+pieces(<<>>) -> [];
+pieces(Piece) -> [Piece].
 
 sent(Size, ok, #state{lost = none, shared = Shared} = S) ->
     ok = atomics:sub(Shared, ?QUEUED, Size),

@@ -17,7 +17,7 @@
 -record(device, {
     pid :: pid(),
     tag :: reference(),
-    out :: port()
+    out :: erlmcp_native_beam_out:out()
 }).
 
 -opaque device() :: #device{}.
@@ -29,6 +29,7 @@
     high_water :: pos_integer(),
     in :: port() | paused | ended,
     out :: port(),
+    queue :: erlmcp_native_beam_out:out(),
     %% What has come and was not asked for.
     arrivals = queue:new() :: queue:queue(erlmcp_native_beam_stream:arrival()),
     bytes = 0 :: non_neg_integer(),
@@ -76,11 +77,12 @@ start(Options) ->
 %% @doc How the node sees the last bytes out.
 -spec leaving(device()) -> erlmcp_native_stdio:leaving().
 leaving(#device{out = Out}) ->
-    {fun() -> queue_size(Out) > 0 end, fun() -> give_up(Out) end}.
+    Pending = fun() -> erlmcp_native_beam_out:pending(Out) end,
+    {fun() -> Pending() > 0 end, fun() -> give_up(Pending()) end}.
 
 %% A write that waits for a reader holds a thread, and the VM waits for its threads at its end.
-give_up(Out) ->
-    case {queue_size(Out), init:get_status()} of
+give_up(Pending) ->
+    case {Pending, init:get_status()} of
         {0, _} -> ok;
         {_, {stopping, _}} -> erlang:halt(0, [{flush, false}]);
         _ -> ok
@@ -93,30 +95,16 @@ arm(#device{pid = Pid}) ->
     ok.
 
 %% @doc As {@link erlmcp_native_beam_stream:send/4}.
--spec send(device(), iodata(), pos_integer(), pos_integer()) -> ok | {error, busy | closed}.
-send(#device{out = Out} = Device, Data, Size, Max) ->
-    case queued(Device) of
-        Queued when Queued =:= 0; Queued + Size =< Max ->
-            try port_command(Out, Data, [nosuspend]) of
-                true -> ok;
-                false -> {error, busy}
-            catch
-                error:badarg -> {error, closed}
-            end;
-        _ ->
-            {error, busy}
-    end.
+-spec send(device(), iodata(), pos_integer(), erlmcp_native_beam_out:sending()) ->
+    {ok | {error, busy | closed}, device()}.
+send(#device{out = Out} = Device, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_out:send(Out, Wire, Size, Sending),
+    {Result, Device#device{out = Next}}.
 
 %% @doc Bytes that wait to be written.
 -spec queued(device()) -> non_neg_integer().
 queued(#device{out = Out}) ->
-    queue_size(Out).
-
-queue_size(Out) ->
-    case erlang:port_info(Out, queue_size) of
-        {queue_size, Size} -> Size;
-        undefined -> 0
-    end.
+    erlmcp_native_beam_out:pending(Out).
 
 %% @doc Makes another process the owner. Returns what has come for the old one.
 -spec give(device(), pid()) -> [erlmcp_native_beam_stream:arrival()].
@@ -163,17 +151,17 @@ handle_info(_, _) -> unknown.
 
 init(Owner, Tag, #{high_water_bytes := HighWater}) ->
     process_flag(trap_exit, true),
-    Out = open_port({fd, 1, 1}, [
-        out, binary, {busy_limits_port, disabled}, {busy_limits_msgq, disabled}
-    ]),
-    Owner ! {Tag, Out},
+    Out = open_port({fd, 1, 1}, [out, binary | erlmcp_native_beam_out:port_options()]),
+    Queue = erlmcp_native_beam_out:port(Out),
+    Owner ! {Tag, Queue},
     loop(#state{
         owner = Owner,
         monitor = monitor(process, Owner),
         tag = Tag,
         high_water = HighWater,
         in = paused,
-        out = Out
+        out = Out,
+        queue = Queue
     }).
 
 loop(#state{in = In, out = Out, owner = Owner, monitor = Monitor} = S) ->
@@ -252,18 +240,18 @@ size_of({data, Data}) -> byte_size(Data);
 size_of({lost, _}) -> 0.
 
 %% Somebody may still read what is queued, however late. The end of the node does not wait for it.
-finish(#state{in = In, out = Out}) ->
+finish(#state{in = In} = S) ->
     ok = close_input(In),
-    flush(Out, ?FIRST_LOOK_MS).
+    flush(S, ?FIRST_LOOK_MS).
 
-flush(Out, WaitMs) ->
-    case queue_size(Out) of
+flush(#state{out = Out, queue = Queue} = S, WaitMs) ->
+    case erlmcp_native_beam_out:pending(Queue) of
         0 ->
             ok;
         _ ->
             receive
                 {'EXIT', Out, _} -> ok
-            after WaitMs -> flush(Out, min(2 * WaitMs, ?LAST_LOOK_MS))
+            after WaitMs -> flush(S, min(2 * WaitMs, ?LAST_LOOK_MS))
             end
     end.
 

@@ -3,6 +3,7 @@
 -module(erlmcp_native_beam_stream).
 
 -export([tcp/1, tls/1, child/1, stdio/1, watch/1]).
+-export([read_ahead/2, read_size/1]).
 -export([arm/1, send/4, queued/1, give/2, close/2, keys/1, waiting/1, handle_info/2]).
 
 -export_type([stream/0, arrival/0]).
@@ -14,12 +15,10 @@
 -define(FIRST_LOOK_MS, 1).
 -define(LAST_LOOK_MS, 50).
 
--record(tcp, {
-    port :: gen_tcp:socket(),
-    %% At least as much as is queued: what was handed to the driver since it was last asked.
-    %% Asking it before each send would cost half as much as the send.
-    handed = 0 :: non_neg_integer()
-}).
+%% A smaller buffer is slow, and saves nothing.
+-define(LEAST_BUFFER, 1024).
+
+-record(tcp, {port :: gen_tcp:socket(), out :: erlmcp_native_beam_out:out()}).
 
 -record(tls, {session :: erlmcp_native_beam_session:session()}).
 
@@ -33,7 +32,7 @@
 
 %% @doc A plain socket, passive.
 -spec tcp(gen_tcp:socket()) -> stream().
-tcp(Port) -> #tcp{port = Port}.
+tcp(Port) -> #tcp{port = Port, out = erlmcp_native_beam_out:tcp(Port)}.
 
 %% @doc A TLS session.
 -spec tls(erlmcp_native_beam_session:session()) -> stream().
@@ -68,37 +67,32 @@ arm(#tls{session = Session}) ->
 arm(#child{session = Session}) ->
     erlmcp_native_beam_child:arm(Session).
 
-%% @doc Queues a message of `Size' bytes, unless that makes more than `Max' in the queue. One
-%% message is always accepted into an empty queue.
--spec send(stream(), iodata(), Size :: pos_integer(), Max :: pos_integer()) ->
+%% @doc Queues a message of `Size' bytes on the wire, unless that makes too much. With a number for
+%% the most, nothing overtakes and nothing is overtaken.
+-spec send(
+    stream(), iodata(), Size :: pos_integer(), erlmcp_native_beam_out:sending() | pos_integer()
+) ->
     {ok | {error, busy | closed | reset}, stream()}.
-send(#tcp{port = Port, handed = Handed} = Stream, Data, Size, Max) when Handed + Size =< Max ->
-    case gen_tcp:send(Port, Data) of
-        ok -> {ok, Stream#tcp{handed = Handed + Size}};
-        {error, econnreset} -> {{error, reset}, Stream};
-        {error, _} -> {{error, closed}, Stream}
-    end;
-send(#tcp{handed = Handed} = Stream, Data, Size, Max) ->
-    case queued(Stream) of
-        {0, Empty} -> send(Empty, Data, Size, max(Size, Max));
-        {Less, Known} when Less < Handed -> send(Known, Data, Size, Max);
-        {_, Known} -> {{error, busy}, Known}
-    end;
-send(#stdio{device = Device} = Stream, Data, Size, Max) ->
-    {erlmcp_native_beam_stdio:send(Device, Data, Size, Max), Stream};
-send(#tls{session = Session} = Stream, Data, Size, Max) ->
-    {erlmcp_native_beam_session:send(Session, Data, Size, Max), Stream};
-send(#child{session = Session}, Data, Size, Max) ->
-    {Result, Next} = erlmcp_native_beam_child:send(Session, Data, Size, Max),
+send(Stream, Wire, Size, Max) when is_integer(Max) ->
+    Sending = #{priority => normal, max => Max, reserve => 0, message => <<>>},
+    send(Stream, Wire, Size, Sending);
+send(#tcp{out = Out} = Stream, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_out:send(Out, Wire, Size, Sending),
+    {Result, Stream#tcp{out = Next}};
+send(#stdio{device = Device}, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_stdio:send(Device, Wire, Size, Sending),
+    {Result, #stdio{device = Next}};
+send(#tls{session = Session} = Stream, Wire, Size, Sending) ->
+    {erlmcp_native_beam_session:send(Session, Wire, Size, Sending), Stream};
+send(#child{session = Session}, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_child:send(Session, Wire, Size, Sending),
     {Result, #child{session = Next}}.
 
 %% @doc Bytes that wait to be sent.
 -spec queued(stream()) -> {non_neg_integer(), stream()}.
-queued(#tcp{port = Port} = Stream) ->
-    case inet:getstat(Port, [send_pend]) of
-        {ok, [{send_pend, Bytes}]} -> {Bytes, Stream#tcp{handed = Bytes}};
-        {error, _} -> {0, Stream#tcp{handed = 0}}
-    end;
+queued(#tcp{out = Out} = Stream) ->
+    {Bytes, Next} = erlmcp_native_beam_out:queued(Out),
+    {Bytes, Stream#tcp{out = Next}};
 queued(#stdio{device = Device} = Stream) ->
     {erlmcp_native_beam_stdio:queued(Device), Stream};
 queued(#tls{session = Session} = Stream) ->
@@ -106,6 +100,24 @@ queued(#tls{session = Session} = Stream) ->
 queued(#child{session = Session}) ->
     {Bytes, Next} = erlmcp_native_beam_child:queued(Session),
     {Bytes, #child{session = Next}}.
+
+%% @doc How much is read ahead, where that can be chosen.
+-spec read_ahead(stream(), pos_integer()) -> ok.
+read_ahead(#tcp{port = Port}, Bytes) ->
+    _ = inet:setopts(Port, [{buffer, max(?LEAST_BUFFER, Bytes)}]),
+    ok;
+read_ahead(_, _) ->
+    ok.
+
+%% @doc How much is read at once.
+-spec read_size(stream()) -> non_neg_integer().
+read_size(#tcp{port = Port}) ->
+    case inet:getopts(Port, [buffer]) of
+        {ok, [{buffer, Bytes}]} -> Bytes;
+        _ -> 0
+    end;
+read_size(_) ->
+    0.
 
 %% @doc Makes another process the owner. Returns what has come for the old one, in order. `badarg'
 %% if the caller does not own the stream.
@@ -146,11 +158,11 @@ mailbox(Port) ->
 %% @doc Closes: what is queued is sent first, for `LingerMs' at most and without holding the
 %% caller.
 -spec close(stream(), LingerMs :: non_neg_integer()) -> ok.
-close(#tcp{port = Port}, LingerMs) ->
+close(#tcp{port = Port, out = Out}, LingerMs) ->
     _ = disarm(Port),
     Pid = spawn(fun() ->
         receive
-            go -> linger(Port, now_ms() + LingerMs, ?FIRST_LOOK_MS)
+            go -> linger(Port, Out, now_ms() + LingerMs, ?FIRST_LOOK_MS)
         end
     end),
     case gen_tcp:controlling_process(Port, Pid) of
@@ -168,13 +180,13 @@ close(#child{session = Session}, LingerMs) ->
     erlmcp_native_beam_child:close(Session, LingerMs).
 
 %% The driver tells nobody but a suspended sender that its queue has room.
-linger(Port, Deadline, Wait) ->
-    case {inet:getstat(Port, [send_pend]), Deadline - now_ms()} of
-        {{ok, [{send_pend, 0}]}, _} ->
+linger(Port, Out, Deadline, Wait) ->
+    case {erlmcp_native_beam_out:pending(Out), Deadline - now_ms()} of
+        {0, _} ->
             finish(Port);
-        {{ok, _}, Left} when Left > 0 ->
+        {_, Left} when Left > 0 ->
             receive
-            after min(Left, Wait) -> linger(Port, Deadline, min(2 * Wait, ?LAST_LOOK_MS))
+            after min(Left, Wait) -> linger(Port, Out, Deadline, min(2 * Wait, ?LAST_LOOK_MS))
             end;
         _ ->
             erlmcp_native_beam_inet:abort(Port)

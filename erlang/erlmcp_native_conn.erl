@@ -73,8 +73,8 @@ eof(_, _) -> event.
     | {stop, term(), term(), #state{}}.
 handle_call(_, _, #state{link = none} = State) ->
     {reply, {error, not_connected}, State};
-handle_call({send, Data}, _, #state{link = Link} = State) ->
-    {Result, Next} = erlmcp_native_link:send(Data, Link),
+handle_call({send, Data, Priority}, _, #state{link = Link} = State) ->
+    {Result, Next} = erlmcp_native_link:send(Data, Priority, Link),
     {reply, Result, State#state{link = Next}};
 handle_call({take, MaxItems, MaxBytes}, From, State) ->
     take(MaxItems, MaxBytes, From, State);

@@ -17,7 +17,7 @@
 %% says that nothing is left for the moment, nothing is sent, so the process reminds itself.
 -module(erlmcp_native_link).
 
--export([dial/2, adopt/2, handle_info/2, take/3, send/2, sender/1, close/1, info/1]).
+-export([dial/2, adopt/2, handle_info/2, take/3, send/2, send/3, sender/1, close/1, info/1]).
 
 -export_type([link/0, event/0, next/0, options/0]).
 
@@ -112,12 +112,18 @@ take(#link{phase = open, path = Path, socket = Socket} = Link, MaxItems, MaxByte
 take(Link, _, _) ->
     {[], empty, Link}.
 
-%% @doc Sends one message; never waits.
+%% @equiv send(Data, auto, Link)
 -spec send(iodata(), link()) -> {ok | {error, erlmcp_native:reason()}, link()}.
-send(Data, #link{phase = open, path = Path, socket = Socket} = Link) ->
-    {Result, Next} = Path:send(Socket, Data),
+send(Data, Link) ->
+    send(Data, auto, Link).
+
+%% @doc Sends one message; never waits.
+-spec send(iodata(), erlmcp_native_path:priority(), link()) ->
+    {ok | {error, erlmcp_native:reason()}, link()}.
+send(Data, Priority, #link{phase = open, path = Path, socket = Socket} = Link) ->
+    {Result, Next} = Path:send(Socket, Data, Priority),
     {Result, Link#link{socket = Next}};
-send(_, Link) ->
+send(_, _, Link) ->
     {{error, not_connected}, Link}.
 
 %% @doc What other processes may send with, while this connection stands.

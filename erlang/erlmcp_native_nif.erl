@@ -15,8 +15,8 @@
     stdio_open/1,
     stdio_is_leaving/0,
     connection_take/3,
-    connection_send/2,
-    connection_send_large/2,
+    connection_send/3,
+    connection_send_large/3,
     connection_give/2,
     connection_close/1,
     connection_info/1,
@@ -116,12 +116,14 @@ stdio_is_leaving() -> ?NOT_LOADED.
 connection_take(_Connection, _MaxItems, _MaxBytes) -> ?NOT_LOADED.
 
 %% @doc Sends a message of moderate size from any process.
--spec connection_send(connection(), iodata()) -> ok | {error, erlmcp_native:reason()}.
-connection_send(_Connection, _Data) -> ?NOT_LOADED.
+-spec connection_send(connection(), iodata(), erlmcp_native_path:priority()) ->
+    ok | {error, erlmcp_native:reason()}.
+connection_send(_Connection, _Data, _Priority) -> ?NOT_LOADED.
 
 %% @doc Sends a message of any size, on a dirty scheduler.
--spec connection_send_large(connection(), iodata()) -> ok | {error, erlmcp_native:reason()}.
-connection_send_large(_Connection, _Data) -> ?NOT_LOADED.
+-spec connection_send_large(connection(), iodata(), erlmcp_native_path:priority()) ->
+    ok | {error, erlmcp_native:reason()}.
+connection_send_large(_Connection, _Data, _Priority) -> ?NOT_LOADED.
 
 %% @doc Makes another process the owner; `badarg' unless the caller is.
 -spec connection_give(connection(), pid()) -> ok.

@@ -3,7 +3,7 @@
 
 -behaviour(erlmcp_native_path).
 
--export([open/2, take/3, send/2, sender/1, send_direct/2, handle_info/2, close/1, give/2, info/1]).
+-export([open/2, take/3, send/3, sender/1, send_direct/3, handle_info/2, close/1, give/2, info/1]).
 -export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
 -export([claim_stdio/0]).
 
@@ -56,9 +56,10 @@ take(#socket{ref = Ref, decode = Decode} = Socket, MaxItems, MaxBytes) ->
     {erlmcp_native_decode:items(Decode, nif, Items), Status, Socket}.
 
 %% @private
--spec send(#socket{}, iodata()) -> {ok | {error, erlmcp_native:reason()}, #socket{}}.
-send(#socket{ref = Ref} = Socket, Data) ->
-    {send_direct(Ref, Data), Socket}.
+-spec send(#socket{}, iodata(), erlmcp_native_path:priority()) ->
+    {ok | {error, erlmcp_native:reason()}, #socket{}}.
+send(#socket{ref = Ref} = Socket, Data, Priority) ->
+    {send_direct(Ref, Data, Priority), Socket}.
 
 %% @private
 -spec sender(#socket{}) -> erlmcp_native_path:sender().
@@ -66,14 +67,14 @@ sender(#socket{ref = Ref}) ->
     {?MODULE, Ref}.
 
 %% @private
--spec send_direct(erlmcp_native_nif:connection(), iodata()) ->
+-spec send_direct(erlmcp_native_nif:connection(), iodata(), erlmcp_native_path:priority()) ->
     ok | {error, erlmcp_native:reason()}.
-send_direct(Ref, Data) when is_binary(Data), byte_size(Data) < ?LARGE ->
-    erlmcp_native_nif:connection_send(Ref, Data);
-send_direct(Ref, Data) ->
+send_direct(Ref, Data, Priority) when is_binary(Data), byte_size(Data) < ?LARGE ->
+    erlmcp_native_nif:connection_send(Ref, Data, Priority);
+send_direct(Ref, Data, Priority) ->
     case iolist_size(Data) < ?LARGE of
-        true -> erlmcp_native_nif:connection_send(Ref, Data);
-        false -> erlmcp_native_nif:connection_send_large(Ref, Data)
+        true -> erlmcp_native_nif:connection_send(Ref, Data, Priority);
+        false -> erlmcp_native_nif:connection_send_large(Ref, Data, Priority)
     end.
 
 %% @private

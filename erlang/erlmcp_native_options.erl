@@ -31,8 +31,10 @@
     framing := framing(),
     max_frame_bytes := pos_integer(),
     on_oversize := close | discard,
+    high_water_min_bytes := pos_integer(),
     high_water_bytes := pos_integer(),
     max_queue_bytes := pos_integer(),
+    max_urgent_bytes := non_neg_integer(),
     copy := boolean(),
     decode := none | json,
     half_close := boolean(),
@@ -48,12 +50,16 @@
     stdio => map()
 }.
 
+%% Of the option `high_water_bytes => {Min, Max}' both are here, and twice the same of one number.
+
 -type listener() :: #{
     framing := framing(),
     max_frame_bytes := pos_integer(),
     on_oversize := close | discard,
+    high_water_min_bytes := pos_integer(),
     high_water_bytes := pos_integer(),
     max_queue_bytes := pos_integer(),
+    max_urgent_bytes := non_neg_integer(),
     copy := boolean(),
     decode := none | json,
     half_close := boolean(),
@@ -129,8 +135,10 @@ common() ->
         framing => line,
         max_frame_bytes => 16 * ?MIB,
         on_oversize => close,
+        high_water_min_bytes => ?MIB,
         high_water_bytes => ?MIB,
         max_queue_bytes => 8 * ?MIB,
+        max_urgent_bytes => 65536,
         copy => false,
         decode => none,
         half_close => false,
@@ -154,6 +162,8 @@ check(Options, Defaults, Valid, Side) when is_map(Options) ->
             Error;
         (tls, Value, {ok, Acc}) ->
             put_tls(Value, tls(Side, Value), Acc);
+        (high_water_bytes, Value, {ok, #{high_water_min_bytes := _} = Acc}) ->
+            put_high_water(Value, Acc);
         (Key, Value, {ok, Acc}) ->
             case is_map_key(Key, Defaults) andalso Valid(Key, Value) of
                 true -> {ok, Acc#{Key := Value}};
@@ -168,10 +178,22 @@ put_tls(_, {ok, Tls}, Acc) -> {ok, Acc#{tls := Tls}};
 put_tls(_, {error, {Key, Value}}, _) -> {error, {option, {tls, Key}, Value}};
 put_tls(Value, error, _) -> {error, {option, tls, Value}}.
 
+%% Bounds, between which it adapts, or one value.
+put_high_water({Min, Max} = Value, Acc) ->
+    case in(Min, 1, Max) andalso in(Max, 1, 16#ffffffff) of
+        true -> {ok, Acc#{high_water_min_bytes := Min, high_water_bytes := Max}};
+        false -> {error, {option, high_water_bytes, Value}}
+    end;
+put_high_water(Value, Acc) ->
+    case in(Value, 1, 16#ffffffff) of
+        true -> {ok, Acc#{high_water_min_bytes := Value, high_water_bytes := Value}};
+        false -> {error, {option, high_water_bytes, Value}}
+    end.
+
 valid(framing, V) -> V =:= line orelse V =:= length4;
 valid(max_frame_bytes, V) -> in(V, 1, 16#ffffffff);
 valid(on_oversize, V) -> V =:= close orelse V =:= discard;
-valid(high_water_bytes, V) -> in(V, 1, 16#ffffffff);
+valid(max_urgent_bytes, V) -> in(V, 0, 16#ffffffff);
 valid(max_queue_bytes, V) -> in(V, 1, 16#ffffffff);
 valid(copy, V) -> is_boolean(V);
 valid(decode, V) -> V =:= none orelse V =:= json;

@@ -13,7 +13,7 @@
 
 -export([configure/0, module/1, default/0, use/1, use/2]).
 
--export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0]).
+-export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0, priority/0]).
 
 -type path() :: nif | port | beam.
 %% Implementation: `nif' is the Rust core inside the VM, `port' the same core in the port program,
@@ -50,7 +50,12 @@
 %% `writable': a send was refused with `busy' and there is room again. `stderr': of a child.
 
 -type sender() :: {module(), term()}.
-%% Sends from any process without passing through the owner: `Module:send_direct(Term, Data)'.
+%% Sends from any process without passing through the owner:
+%% `Module:send_direct(Term, Data, Priority)'.
+
+-type priority() :: auto | urgent | normal.
+%% Whether a message that has to be queued overtakes others: see `docs/flow.md'. `auto': pings,
+%% cancellations, and errors do.
 
 -callback open(erlmcp_native:endpoint(), erlmcp_native_options:connection()) ->
     {ok, socket()} | {error, erlmcp_native:reason()}.
@@ -61,13 +66,14 @@
 %% At most `MaxItems' items and, beyond the first, at most `MaxBytes' bytes. Zero items ask for
 %% the status alone.
 
--callback send(socket(), iodata()) ->
+-callback send(socket(), iodata(), priority()) ->
     {ok | {error, erlmcp_native:reason()}, socket()}.
 %% Queues one message whole or refuses it whole; never waits.
 
 -callback sender(socket()) -> sender() | none.
 
--callback send_direct(term(), iodata()) -> ok | {error, erlmcp_native:reason()}.
+-callback send_direct(term(), iodata(), priority()) ->
+    ok | {error, erlmcp_native:reason()}.
 
 -callback handle_info(term(), socket()) -> {notice(), socket()} | unknown.
 %% Gives meaning to a message in the owner's mailbox; `unknown' if it is not this socket's.
@@ -97,7 +103,7 @@
 
 -callback listener_close(listener()) -> ok.
 
--optional_callbacks([send_direct/2]).
+-optional_callbacks([send_direct/3]).
 
 %% Read for each message: an atom is found 16 ns sooner than a tuple.
 -define(DEFAULT_KEY, ?MODULE).

@@ -16,6 +16,8 @@
 -define(TO_GRANT, 16#12).
 -define(TO_WANT_ROOM, 16#13).
 -define(TO_INFO, 16#14).
+-define(TO_SEND_URGENT, 16#15).
+-define(TO_SEND_NORMAL, 16#16).
 
 -define(TO_LISTEN, 16#20).
 -define(TO_ACCEPT, 16#21).

@@ -1,16 +1,16 @@
 %% @doc The `port' path: the Rust core in the port program.
 %%
-%% The program sends frames ahead of the owner, within a window of `high_water_bytes' that taking
-%% opens again, so as much as that may wait on each side of the pipe. `max_queue_bytes' bounds what
-%% is under way to the peer, the pipe included: the queue can be full, for a moment, while the
-%% peer reads. `max_frame_bytes' is 1 GiB at most.
+%% The program sends frames ahead of the owner, within a window of `high_water_bytes', or the
+%% lower of two bounds, that taking opens again: that much may wait on this side of the pipe, too.
+%% `max_queue_bytes' bounds what is under way to the peer, the pipe included: the queue can be
+%% full, for a moment, while the peer reads. `max_frame_bytes' is 1 GiB at most.
 -module(erlmcp_native_port_path).
 
 -behaviour(erlmcp_native_path).
 
 -include("erlmcp_native_port.hrl").
 
--export([open/2, take/3, send/2, sender/1, send_direct/2, handle_info/2, close/1, give/2, info/1]).
+-export([open/2, take/3, send/3, sender/1, send_direct/3, handle_info/2, close/1, give/2, info/1]).
 -export([listen/2, accept/2, listener_handle_info/2, listener_info/1, listener_close/1]).
 -export([accepted/3]).
 
@@ -65,7 +65,7 @@ open(Endpoint, Options) ->
 
 open(_, _, _, #{max_frame_bytes := Max}) when Max > ?MAX_FRAME_BYTES ->
     {error, {option, max_frame_bytes, Max}};
-open(Op, Endpoint, Child, #{high_water_bytes := Window} = Options) ->
+open(Op, Endpoint, Child, #{high_water_min_bytes := Window} = Options) ->
     Sending = erlmcp_native_port_sending:new(),
     case erlmcp_native_port:open(Sending) of
         {ok, Id, Handle} ->
@@ -85,12 +85,12 @@ is_leaving() ->
 ) -> socket().
 accepted(Id, Handle, Options) ->
     %% Its window opens when its owner takes.
-    #{high_water_bytes := Window} = Options,
+    #{high_water_min_bytes := Window} = Options,
     Socket = new(Id, Handle, erlmcp_native_port_sending:new(), Options),
     Socket#socket{given = true, router = none, taken = Window, window = 0}.
 
 new(Id, Handle, Sending, Options) ->
-    #{copy := Copy, high_water_bytes := Window} = Options,
+    #{copy := Copy, high_water_min_bytes := Window} = Options,
     #socket{
         id = Id,
         window = Window,
@@ -133,7 +133,7 @@ taken({Items, Cost, Inbound}, #socket{taken = Taken} = S) ->
     end.
 
 %% Half of the window at once: a packet for each batch would be one too many.
-grant(#socket{taken = Taken, options = #{high_water_bytes := Window}, loss = none} = S) when
+grant(#socket{taken = Taken, options = #{high_water_min_bytes := Window}, loss = none} = S) when
     Taken > 0, Taken >= Window div 2
 ->
     #socket{handle = Handle, id = Id, window = Left} = S,
@@ -216,14 +216,15 @@ lost_phase(_, #socket{phase = connecting}) -> failed;
 lost_phase(_, #socket{phase = Phase}) -> Phase.
 
 %% @private
--spec send(socket(), iodata()) -> {ok | {error, erlmcp_native:reason()}, socket()}.
-send(#socket{phase = connecting} = S, Data) ->
+-spec send(socket(), iodata(), erlmcp_native_path:priority()) ->
+    {ok | {error, erlmcp_native:reason()}, socket()}.
+send(#socket{phase = connecting} = S, Data, _) ->
     case encode(Data, S#socket.options) of
         {ok, _} -> {{error, not_connected}, S};
         {error, _} = Error -> {Error, S}
     end;
-send(S, Data) ->
-    {send_direct(element(2, sender(S)), Data), S}.
+send(S, Data, Priority) ->
+    {send_direct(element(2, sender(S)), Data, Priority), S}.
 
 %% @private
 -spec sender(socket()) -> erlmcp_native_path:sender().
@@ -231,25 +232,43 @@ sender(#socket{id = Id, handle = Handle, sending = Sending, options = Options}) 
     {?MODULE, {Id, Handle, Sending, Options}}.
 
 %% @private
--spec send_direct(term(), iodata()) -> ok | {error, erlmcp_native:reason()}.
-send_direct({Id, Handle, Sending, #{max_queue_bytes := Max} = Options}, Data) ->
+-spec send_direct(term(), iodata(), erlmcp_native_path:priority()) ->
+    ok | {error, erlmcp_native:reason()}.
+send_direct({_, _, _, Options} = Sender, Data, Priority) ->
     case encode(Data, Options) of
-        {ok, Size} ->
-            case erlmcp_native_port_sending:admit(Size, Max, Sending) of
-                ok ->
-                    erlmcp_native_port:command(Handle, ?TO_SEND, Id, Data);
-                {error, busy} = Busy ->
-                    _ = [
-                        erlmcp_native_port:command(Handle, ?TO_WANT_ROOM, Id)
-                     || erlmcp_native_port_sending:want_room(Sending)
-                    ],
-                    Busy;
-                {error, closed} = Closed ->
-                    Closed
-            end;
-        {error, _} = Error ->
-            Error
+        {ok, Size} -> admitted(admit(Size, Data, Priority, Sender), Data, Sender);
+        {error, _} = Error -> Error
     end.
+
+%% What the program is told of the priority. What fits the queue is for the program to look at.
+admit(Size, Data, auto, {_, _, Sending, #{max_queue_bytes := Max}} = Sender) ->
+    case erlmcp_native_port_sending:admit(Size, Max, Sending) of
+        {error, busy} = Busy ->
+            case erlmcp_native_priority:is_urgent(Data) of
+                true -> admit(Size, Data, urgent, Sender);
+                false -> Busy
+            end;
+        Result ->
+            {Result, ?TO_SEND}
+    end;
+admit(Size, _, urgent, {_, _, Sending, Options}) ->
+    #{max_queue_bytes := Max, max_urgent_bytes := Reserve} = Options,
+    {erlmcp_native_port_sending:admit(Size, Max + Reserve, Sending), ?TO_SEND_URGENT};
+admit(Size, _, normal, {_, _, Sending, #{max_queue_bytes := Max}}) ->
+    {erlmcp_native_port_sending:admit(Size, Max, Sending), ?TO_SEND_NORMAL}.
+
+admitted({ok, Op}, Data, {Id, Handle, _, _}) ->
+    erlmcp_native_port:command(Handle, Op, Id, Data);
+admitted({{error, _} = Error, _}, Data, Sender) ->
+    admitted(Error, Data, Sender);
+admitted({error, busy} = Busy, _, {Id, Handle, Sending, _}) ->
+    _ = [
+        erlmcp_native_port:command(Handle, ?TO_WANT_ROOM, Id)
+     || erlmcp_native_port_sending:want_room(Sending)
+    ],
+    Busy;
+admitted({error, closed} = Closed, _, _) ->
+    Closed.
 
 %% Checks a message, and says how many bytes it is on the wire.
 encode(Data, #{framing := Framing, max_frame_bytes := Max}) ->
@@ -293,7 +312,7 @@ info(#socket{id = Id, handle = Handle, inbound = Inbound, router = Router} = S) 
     after ?INFO_MS -> no_info(S)
     end.
 
-no_info(#socket{inbound = Inbound, sending = Sending}) ->
+no_info(#socket{inbound = Inbound, sending = Sending, options = Options}) ->
     #{
         state => down,
         peername => undefined,
@@ -304,7 +323,8 @@ no_info(#socket{inbound = Inbound, sending = Sending}) ->
         frames_out => 0,
         bytes_out => 0,
         inbound_bytes => erlmcp_native_port_inbound:waiting(Inbound),
-        queue_bytes => erlmcp_native_port_sending:under_way(Sending)
+        queue_bytes => erlmcp_native_port_sending:under_way(Sending),
+        buffers => erlmcp_native_high_water:info(0, erlmcp_native_high_water:new(Options))
     }.
 
 %% @private

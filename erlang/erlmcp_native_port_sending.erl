@@ -18,7 +18,8 @@ new() ->
 
 %% @doc Counts a message that is to be sent, or refuses it. One is always admitted where nothing
 %% is under way, however long.
--spec admit(Size :: pos_integer(), Max :: pos_integer(), sending()) -> ok | {error, busy | closed}.
+-spec admit(Size :: pos_integer(), Max :: non_neg_integer(), sending()) ->
+    ok | {error, busy | closed}.
 admit(Size, Max, Sending) ->
     case atomics:get(Sending, ?CLOSED) of
         0 ->

@@ -60,7 +60,8 @@ info() ->
     [
         state, connecting, open, eof, closing, down, undefined, peername, sockname, peercert,
         os_pid, path, abstract, unnamed, frames_in, bytes_in, frames_out, bytes_out, inbound_bytes,
-        queue_bytes, counter, gauge
+        queue_bytes, buffers, read_bytes, high_water_bytes, min, max, reason, fixed, start,
+        quick_owner, slow_owner, counter, gauge
     ].
 
 levels() ->

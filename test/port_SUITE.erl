@@ -175,7 +175,7 @@ stopped_while_nobody_looks(_) ->
     end).
 
 send_until_busy({Module, Term} = Sender, Message) ->
-    case Module:send_direct(Term, Message) of
+    case Module:send_direct(Term, Message, auto) of
         ok -> send_until_busy(Sender, Message);
         {error, busy} -> busy
     end.

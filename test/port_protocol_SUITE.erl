@@ -51,6 +51,8 @@ to_the_program(Config) ->
     Same("vm_log_level", ?TO_LOG_LEVEL, 0, <<4>>),
     Same("vm_metrics", ?TO_METRICS, 12, []),
     Same("vm_send", ?TO_SEND, 12, ["{\"id\"", <<":1}">>]),
+    Same("vm_send_urgent", ?TO_SEND_URGENT, 12, <<"{}">>),
+    Same("vm_send_normal", ?TO_SEND_NORMAL, 12, <<"{}">>),
     Same("vm_grant", ?TO_GRANT, 12, <<524300:32>>),
     Same("vm_want_room", ?TO_WANT_ROOM, 12, []),
     Same("vm_info", ?TO_INFO, 12, <<5:64>>),
@@ -109,7 +111,14 @@ from_the_program(Config) ->
             frames_out => 70000,
             bytes_out => 1 bsl 33,
             inbound_bytes => 0,
-            queue_bytes => 5
+            queue_bytes => 5,
+            buffers => #{
+                read_bytes => 4096,
+                high_water_bytes => 131072,
+                min => 65536,
+                max => 1048576,
+                reason => quick_owner
+            }
         },
         Term("program_info", <<?FROM_INFO, 12:64, 5:64>>)
     ).

@@ -16,11 +16,13 @@ use crate::dial::dial;
 use crate::driver::{Child, Driver};
 use crate::error::Error;
 use crate::event::{Event, Sink};
-use crate::frame::{Item, envelope};
+use crate::frame::{Envelope, Item, envelope};
+use crate::high_water::{self, HighWater};
 use crate::inbox::{Batch, Inbox, Status};
+use crate::json::Role;
 use crate::metrics::{self, Opened, Transport};
 use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Priority, Queued};
 use crate::pair::Pair;
 use crate::reader::Reader;
 use crate::stream::{Address, ReadHalf, Stream, WriteHalf, split_pair};
@@ -80,6 +82,21 @@ pub struct Info {
     pub waiting: usize,
     /// Bytes that wait for the peer.
     pub queued: usize,
+    /// What is read into and ahead.
+    pub buffers: Buffers,
+}
+
+/// How much is read, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// Bytes of the next read.
+    pub read: usize,
+    /// Bytes read ahead of the owner.
+    pub high_water: usize,
+    /// The least and the most that are.
+    pub bounds: (usize, usize),
+    /// Why it is as much.
+    pub reason: high_water::Reason,
 }
 
 /// A message to be sent: its bytes for the direct try, and the way to keep what did not fit.
@@ -250,13 +267,13 @@ impl Connection {
             shared.receive_now();
         }
         let mut inbox = lock(&shared.inbox);
-        let high_water = shared.limits.high_water;
+        let high_water = inbox.high_water().mark();
         let (before, claimed) = (inbox.waiting(), inbox.is_claimed());
         let (batches, mut status) = inbox.take(max_items, max_bytes);
         if status == Status::Armed && before >= BUSY && shared.direct.get().is_some() {
             status = inbox.ask_again();
         }
-        let full = before >= high_water && inbox.waiting() < high_water;
+        let full = before >= high_water && inbox.waiting() < inbox.high_water().mark();
         let given_back = claimed && !inbox.is_claimed();
         drop(inbox);
         if full || given_back {
@@ -265,35 +282,62 @@ impl Connection {
         (batches, status)
     }
 
-    /// Sends a message: writes what the socket takes now and queues the rest.
+    /// Sends a message: writes what the socket takes now and queues the rest. What is queued behind
+    /// others goes before those that its priority lets it overtake.
     ///
     /// # Errors
     /// A message is refused whole: [`Error::EmbeddedNewline`], [`Error::EmptyMessage`],
     /// [`Error::FrameTooLarge`], [`Error::Busy`] ([`Event::Writable`] follows),
     /// [`Error::NotConnected`], [`Error::Closed`].
     pub fn send<M: Message>(&self, message: M) -> Result<(), Error> {
+        self.send_as(message, Priority::Auto)
+    }
+
+    /// The same, with a priority that does not go by what the message is.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub fn send_as<M: Message>(&self, message: M, priority: Priority) -> Result<(), Error> {
         let shared = &*self.shared;
         let body = message.as_slice();
         let envelope = envelope(shared.limits.framing, shared.limits.max_frame, body)?;
-        let len = body.len() + envelope.len();
         let mut outbox = lock(&shared.outbox);
-        outbox.admit(len).inspect_err(|error| {
-            if *error == Error::Busy {
-                metrics::sends_refused_busy.add(shared.transport, 1);
-            }
-        })?;
+        if outbox.is_empty() {
+            self.begin(message, &envelope, &mut outbox)?;
+        } else {
+            self.queue(message, &envelope, priority, &mut outbox)?;
+        }
+        if !outbox.is_empty() {
+            drop(outbox);
+            shared.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes, and queues the rest, of which nobody gets ahead.
+    fn begin<M: Message>(
+        &self,
+        message: M,
+        envelope: &Envelope,
+        outbox: &mut Outbox,
+    ) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let body = message.as_slice();
+        let len = body.len() + envelope.len();
+        outbox.admit(len, false)?;
         shared.sent(body.len(), len);
         let prefix = envelope
             .prefix
             .as_ref()
             .map_or(&[][..], |prefix| &prefix[..]);
         let written = match shared.direct.get() {
-            Some(half) if outbox.is_empty() => write_now(half, [prefix, body, envelope.suffix])
-                .unwrap_or_else(|error| {
+            Some(half) => {
+                write_now(half, [prefix, body, envelope.suffix]).unwrap_or_else(|error| {
                     shared.met(&error);
                     0
-                }),
-            _ => 0,
+                })
+            }
+            None => 0,
         };
         if written == len {
             return Ok(());
@@ -301,15 +345,43 @@ impl Connection {
         let body_len = body.len();
         let body_from = written.saturating_sub(prefix.len());
         let suffix_from = body_from.saturating_sub(body_len);
-        outbox.push(Bytes::copy_from_slice(
-            prefix.get(written..).unwrap_or_default(),
-        ));
-        outbox.push(message.into_bytes(body_from));
-        outbox.push(Bytes::from_static(
-            envelope.suffix.get(suffix_from..).unwrap_or_default(),
-        ));
-        drop(outbox);
-        shared.waker.wake();
+        outbox.begin([
+            Bytes::copy_from_slice(prefix.get(written..).unwrap_or_default()),
+            message.into_bytes(body_from),
+            Bytes::from_static(envelope.suffix.get(suffix_from..).unwrap_or_default()),
+        ]);
+        Ok(())
+    }
+
+    /// Queues it where its priority puts it.
+    fn queue<M: Message>(
+        &self,
+        message: M,
+        envelope: &Envelope,
+        priority: Priority,
+        outbox: &mut Outbox,
+    ) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let body_len = message.as_slice().len();
+        let role = Role::of(message.as_slice());
+        let urgent = match priority {
+            Priority::Auto => role.is_urgent(),
+            Priority::Urgent => true,
+            Priority::Normal => false,
+        };
+        let len = body_len + envelope.len();
+        outbox.admit(len, urgent).inspect_err(|error| {
+            if *error == Error::Busy {
+                metrics::sends_refused_busy.add(shared.transport, 1);
+            }
+        })?;
+        shared.sent(body_len, len);
+        let queued = Queued {
+            prefix: envelope.prefix,
+            body: message.into_bytes(0),
+            suffix: envelope.suffix,
+        };
+        outbox.push(queued, role, urgent);
         Ok(())
     }
 
@@ -418,8 +490,11 @@ impl Shared {
         Arc::new(Self {
             transport,
             reader: Mutex::new(Reader::new(&limits)),
-            inbox: Mutex::new(Inbox::new()),
-            outbox: Mutex::new(Outbox::new(limits.max_queue)),
+            inbox: Mutex::new(Inbox::new(HighWater::new(
+                limits.high_water_min,
+                limits.high_water,
+            ))),
+            outbox: Mutex::new(Outbox::new(limits.max_queue, limits.max_urgent)),
             waker: AtomicWaker::new(),
             counters: Counters::default(),
             direct: OnceLock::new(),
@@ -659,6 +734,7 @@ impl Shared {
     fn info(&self) -> Info {
         let ends = self.ends.get();
         let counters = &self.counters;
+        let buffers = self.buffers();
         Info {
             state: self.state(),
             peer: ends.and_then(|e| e.peer.clone()),
@@ -671,6 +747,19 @@ impl Shared {
             bytes_out: counters.bytes_out.load(Ordering::Relaxed),
             waiting: lock(&self.inbox).waiting(),
             queued: lock(&self.outbox).bytes(),
+            buffers,
+        }
+    }
+
+    fn buffers(&self) -> Buffers {
+        let read = lock(&self.reader).size();
+        let inbox = lock(&self.inbox);
+        let high_water = inbox.high_water();
+        Buffers {
+            read,
+            high_water: high_water.mark(),
+            bounds: high_water.bounds(),
+            reason: high_water.reason(),
         }
     }
 }

@@ -123,9 +123,9 @@ impl Driver {
 
     fn poll_receive_all(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            let inbox = lock(&self.shared.inbox);
+            let mut inbox = lock(&self.shared.inbox);
             let waiting = inbox.waiting();
-            if waiting >= self.shared.limits.high_water || inbox.is_claimed() {
+            if inbox.is_full() || inbox.is_claimed() {
                 return Poll::Pending;
             }
             drop(inbox);

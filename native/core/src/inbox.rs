@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::mem::size_of;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::error::Error;
 use crate::frame::Item;
+use crate::high_water::HighWater;
 
 /// Frames that were read together: ranges of one block of memory.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub struct Inbox {
     phase: Phase,
     armed: bool,
     claimed: bool,
+    high_water: HighWater,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ enum Phase {
 
 impl Inbox {
     /// The inbox of a connection that is being established.
-    pub fn new() -> Self {
+    pub fn new(high_water: HighWater) -> Self {
         Self {
             batches: VecDeque::new(),
             taken: 0,
@@ -68,12 +71,27 @@ impl Inbox {
             phase: Phase::Connecting,
             armed: true,
             claimed: false,
+            high_water,
         }
     }
 
     /// Cost of what waits, in bytes.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// How much may wait.
+    pub fn high_water(&self) -> &HighWater {
+        &self.high_water
+    }
+
+    /// Whether reading is to stop, because as much waits as may.
+    pub fn is_full(&mut self) -> bool {
+        let full = self.waiting >= self.high_water.mark();
+        if full {
+            self.high_water.reached();
+        }
+        full
     }
 
     /// The connection stands. Returns whether the owner is to be told, as do the other changes.
@@ -148,6 +166,19 @@ impl Inbox {
 
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
     pub fn take(&mut self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
+        let before = self.waiting;
+        let taken = self.detach_all(max_items, max_bytes);
+        if self.high_water.adapts() {
+            // The owner may have read it itself.
+            if before >= self.high_water.mark() {
+                self.high_water.reached();
+            }
+            self.high_water.taken(before - self.waiting, Instant::now());
+        }
+        (taken, self.settle())
+    }
+
+    fn detach_all(&mut self, max_items: usize, max_bytes: usize) -> Vec<Batch> {
         let mut out = Vec::new();
         let mut items_left = max_items;
         let mut bytes_left = max_bytes;
@@ -180,7 +211,7 @@ impl Inbox {
                 break;
             }
         }
-        (out, self.settle())
+        out
     }
 
     fn detach(&mut self, count: usize, whole: bool) -> Option<Batch> {
@@ -233,12 +264,6 @@ impl Inbox {
     }
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn data_len(item: &Item) -> usize {
     match item {
         Item::Frame { len, .. } => *len,
@@ -277,8 +302,12 @@ mod tests {
             .collect()
     }
 
+    fn fresh() -> Inbox {
+        Inbox::new(HighWater::new(1000, 1000))
+    }
+
     fn open() -> Inbox {
-        let mut inbox = Inbox::new();
+        let mut inbox = fresh();
         assert!(inbox.opened());
         assert_eq!(inbox.take(0, 0).1, Status::Armed);
         inbox
@@ -344,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_look_without_taking_changes_nothing_but_the_edge() {
-        let mut inbox = Inbox::new();
+        let mut inbox = fresh();
         assert_eq!(inbox.take(0, 0).1, Status::Connecting);
         assert!(inbox.opened());
         inbox.push(batch(&[3]));

@@ -12,12 +12,14 @@ mod fault;
 pub mod lex;
 mod look;
 pub mod names;
+mod role;
 #[cfg(test)]
 mod tests;
 pub mod write;
 
 pub use envelope::{Element, Envelope, Id, Kind, Message, Params, Why, envelope};
 pub use fault::{Fault, Reason};
+pub use role::Role;
 
 use lex::Text;
 

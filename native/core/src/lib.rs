@@ -16,6 +16,7 @@ mod driver;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod high_water;
 pub mod http;
 pub mod inbox;
 pub mod json;

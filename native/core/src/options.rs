@@ -29,10 +29,14 @@ pub struct Limits {
     pub max_frame: usize,
     /// What becomes of a larger one that comes in.
     pub on_oversize: OnOversize,
+    /// Bytes read ahead of the owner, at least where that adapts.
+    pub high_water_min: usize,
     /// Bytes read ahead of the owner.
     pub high_water: usize,
     /// Bytes queued for the peer.
     pub max_queue: usize,
+    /// Bytes beyond that for what is urgent.
+    pub max_urgent: usize,
     /// Keep the connection open for sending after the peer has shut down its side.
     pub half_close: bool,
     /// How long a close may take to send what is queued.

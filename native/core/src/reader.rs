@@ -64,6 +64,11 @@ impl Reader {
         }
     }
 
+    /// How much is asked for at once.
+    pub(crate) fn size(&self) -> usize {
+        self.size.get()
+    }
+
     /// Whether the next read is into a block that may have to grow, which takes milliseconds.
     pub(crate) fn is_within_large_frame(&self) -> bool {
         self.buf.len() > MOVED_MAX
@@ -129,8 +134,10 @@ mod tests {
             framing: Framing::Line,
             max_frame: 16 << 20,
             on_oversize: OnOversize::Close,
+            high_water_min: 1 << 20,
             high_water: 1 << 20,
             max_queue: 1 << 20,
+            max_urgent: 0,
             half_close: false,
             linger: Duration::ZERO,
             handshake_timeout: Duration::ZERO,

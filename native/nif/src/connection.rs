@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use erlmcp_core::connection::Buffers;
 use erlmcp_core::frame::Item;
+use erlmcp_core::high_water::Reason;
 use erlmcp_core::inbox::{Batch, Status};
 use erlmcp_core::{Connection, Info, State, metrics, stdio};
 use rustler::{
-    Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term,
+    Atom, Binary, Encoder, Env, Error, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term,
 };
 
 use crate::message::Outgoing;
@@ -202,8 +204,9 @@ fn connection_send<'a>(
     env: Env<'a>,
     resource: ResourceArc<ConnectionResource>,
     data: Term<'a>,
+    priority: Atom,
 ) -> NifResult<Term<'a>> {
-    send(env, &resource, data)
+    send(env, &resource, data, priority)
 }
 
 /// The same for messages whose copying and checking would hold a scheduler for too long.
@@ -212,16 +215,20 @@ fn connection_send_large<'a>(
     env: Env<'a>,
     resource: ResourceArc<ConnectionResource>,
     data: Term<'a>,
+    priority: Atom,
 ) -> NifResult<Term<'a>> {
-    send(env, &resource, data)
+    send(env, &resource, data, priority)
 }
 
 fn send<'a>(
     env: Env<'a>,
     resource: &ResourceArc<ConnectionResource>,
     data: Term<'a>,
+    priority: Atom,
 ) -> NifResult<Term<'a>> {
-    Ok(match resource.connection.send(Outgoing::new(data)?) {
+    let priority = options::priority(priority)?;
+    let result = resource.connection.send_as(Outgoing::new(data)?, priority);
+    Ok(match result {
         Ok(()) => terms::ok().encode(env),
         Err(error) => (terms::error(), reason::term(env, error)).encode(env),
     })
@@ -277,6 +284,25 @@ fn connection_info<'a>(
         (terms::bytes_out(), info.bytes_out.encode(env)),
         (terms::inbound_bytes(), info.waiting.encode(env)),
         (terms::queue_bytes(), info.queued.encode(env)),
+        (terms::buffers(), buffers(env, info.buffers)?),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn buffers(env: Env<'_>, buffers: Buffers) -> NifResult<Term<'_>> {
+    let reason = match buffers.reason {
+        Reason::Fixed => terms::fixed(),
+        Reason::Start => terms::start(),
+        Reason::QuickOwner => terms::quick_owner(),
+        Reason::SlowOwner => terms::slow_owner(),
+    };
+    let (min, max) = buffers.bounds;
+    let pairs = [
+        (terms::read_bytes(), buffers.read.encode(env)),
+        (terms::high_water_bytes(), buffers.high_water.encode(env)),
+        (terms::min(), min.encode(env)),
+        (terms::max(), max.encode(env)),
+        (terms::reason(), reason.encode(env)),
     ];
     Term::map_from_pairs(env, &pairs)
 }

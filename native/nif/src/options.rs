@@ -9,10 +9,11 @@ use erlmcp_core::frame::Framing;
 use erlmcp_core::http;
 use erlmcp_core::http::client::{Options as HttpClient, Proxy};
 use erlmcp_core::options::{Dial, Endpoint, Identity, Limits, OnOversize, Tcp, Tls};
+use erlmcp_core::outbox::Priority;
 use rustler::{Atom, Binary, Decoder, Error, NifMap, NifResult, Term};
 
 mod atoms {
-    rustler::atoms! { any, close, discard, host, length4, line, none, path, peer, port, system,
+    rustler::atoms! { any, auto, urgent, normal, close, discard, host, length4, line, none, path, peer, port, system,
     from_endpoint, http, http1, http2, https, tlsv1_2 = "tlsv1.2", tlsv1_3 = "tlsv1.3", r#abstract = "abstract", tls }
 }
 
@@ -21,8 +22,10 @@ struct LimitsMap {
     framing: Atom,
     max_frame_bytes: usize,
     on_oversize: Atom,
+    high_water_min_bytes: usize,
     high_water_bytes: usize,
     max_queue_bytes: usize,
+    max_urgent_bytes: usize,
     half_close: bool,
     linger_ms: u64,
     handshake_timeout_ms: u64,
@@ -52,12 +55,25 @@ pub(crate) fn limits(options: Term<'_>) -> NifResult<Arc<Limits>> {
                 (atoms::discard(), OnOversize::Discard),
             ],
         )?,
+        high_water_min: map.high_water_min_bytes,
         high_water: map.high_water_bytes,
         max_queue: map.max_queue_bytes,
+        max_urgent: map.max_urgent_bytes,
         half_close: map.half_close,
         linger: Duration::from_millis(map.linger_ms),
         handshake_timeout: Duration::from_millis(map.handshake_timeout_ms),
     }))
+}
+
+pub(crate) fn priority(given: Atom) -> NifResult<Priority> {
+    choice(
+        given,
+        [
+            (atoms::auto(), Priority::Auto),
+            (atoms::urgent(), Priority::Urgent),
+            (atoms::normal(), Priority::Normal),
+        ],
+    )
 }
 
 pub(crate) fn tcp(options: Term<'_>) -> NifResult<Tcp> {

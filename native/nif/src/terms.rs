@@ -44,6 +44,16 @@ rustler::atoms! {
     bytes_out,
     inbound_bytes,
     queue_bytes,
+    buffers,
+    read_bytes,
+    high_water_bytes,
+    min,
+    max,
+    reason,
+    fixed,
+    start,
+    quick_owner,
+    slow_owner,
 }
 
 pub(crate) fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {

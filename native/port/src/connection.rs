@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::{Buf, Bytes};
 use erlmcp_core::connection::Message;
 use erlmcp_core::frame::Framing;
+use erlmcp_core::high_water::Reason;
 use erlmcp_core::inbox::Status;
 use erlmcp_core::options::Limits;
+use erlmcp_core::outbox::Priority;
 use erlmcp_core::{Connection, Event, Info, Sink, State, stdio};
 
 use crate::child::Errors;
@@ -280,14 +282,14 @@ impl Conn {
         }
     }
 
-    fn accept_message(&self, body: Bytes) {
+    fn accept_message(&self, body: Bytes, priority: Priority) {
         let delimiter = match self.settings.limits.framing {
             Framing::Line => 1,
             Framing::Length4 => 4,
         };
         let len = body.len() as u64 + delimiter;
         // The VM has checked it and counted it; a connection that has ended takes none, and says so.
-        let _ = self.core.send(Outgoing(body));
+        let _ = self.core.send_as(Outgoing(body), priority);
         let mut sending = self.sending();
         sending.accepted += len;
         let left = sending.left(&self.core);
@@ -346,7 +348,9 @@ impl Resident for Handle {
     fn packet(&self, _: &Arc<Program>, op: u8, mut body: Bytes) -> Result<(), Malformed> {
         let conn = &self.0;
         match op {
-            from_vm::SEND => conn.accept_message(body),
+            from_vm::SEND => conn.accept_message(body, Priority::Auto),
+            from_vm::SEND_URGENT => conn.accept_message(body, Priority::Urgent),
+            from_vm::SEND_NORMAL => conn.accept_message(body, Priority::Normal),
             from_vm::GRANT => {
                 let bytes = body.try_get_u32().map_err(|_| Malformed)?;
                 conn.receiving().window += i64::from(bytes);
@@ -402,7 +406,7 @@ pub(crate) fn info_term(info: &Info) -> Vec<u8> {
         State::Down => "down",
     };
     let mut out = Writer::new();
-    out.map(11).atom("state").atom(state);
+    out.map(12).atom("state").atom(state);
     terms::address(out.atom("peername"), info.peer.as_ref());
     terms::address(out.atom("sockname"), info.local.as_ref());
     match &info.certificate {
@@ -423,6 +427,23 @@ pub(crate) fn info_term(info: &Info) -> Vec<u8> {
     ];
     for (name, value) in numbers {
         out.atom(name).integer(value);
+    }
+    let buffers = info.buffers;
+    let reason = match buffers.reason {
+        Reason::Fixed => "fixed",
+        Reason::Start => "start",
+        Reason::QuickOwner => "quick_owner",
+        Reason::SlowOwner => "slow_owner",
+    };
+    out.atom("buffers").map(5).atom("reason").atom(reason);
+    let numbers = [
+        ("read_bytes", buffers.read),
+        ("high_water_bytes", buffers.high_water),
+        ("min", buffers.bounds.0),
+        ("max", buffers.bounds.1),
+    ];
+    for (name, value) in numbers {
+        out.atom(name).integer(value as u64);
     }
     out.finish()
 }

@@ -24,6 +24,8 @@ pub(crate) mod from_vm {
     pub(crate) const GRANT: u8 = 0x12;
     pub(crate) const WANT_ROOM: u8 = 0x13;
     pub(crate) const INFO: u8 = 0x14;
+    pub(crate) const SEND_URGENT: u8 = 0x15;
+    pub(crate) const SEND_NORMAL: u8 = 0x16;
 
     pub(crate) const LISTEN: u8 = 0x20;
     pub(crate) const ACCEPT: u8 = 0x21;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use erlmcp_core::child::{Line, Stderr};
+use erlmcp_core::connection::Buffers;
 use erlmcp_core::frame::{Framing, Item};
+use erlmcp_core::high_water::Reason;
 use erlmcp_core::inbox::Batch;
 use erlmcp_core::options::{Endpoint, OnOversize};
 use erlmcp_core::stream::Address;
@@ -114,6 +116,11 @@ fn what_the_vm_sends_about_a_connection() {
     let tls = options::tls(given).unwrap().unwrap();
     assert!(tls.verify && !tls.only_tls13 && tls.ca_file.is_none());
     assert_eq!(expect("vm_send", from_vm::SEND, 12)[..], b"{\"id\":1}"[..]);
+    let body = b"{}";
+    let urgent = expect("vm_send_urgent", from_vm::SEND_URGENT, 12);
+    assert_eq!(urgent[..], body[..]);
+    let normal = expect("vm_send_normal", from_vm::SEND_NORMAL, 12);
+    assert_eq!(normal[..], body[..]);
     assert_eq!(expect("vm_grant", from_vm::GRANT, 12).get_u32(), 524_300);
     assert!(expect("vm_want_room", from_vm::WANT_ROOM, 12).is_empty());
     assert_eq!(expect("vm_info", from_vm::INFO, 12).get_u64(), 5);
@@ -216,6 +223,12 @@ fn what_the_program_sends() {
         bytes_out: 1 << 33,
         waiting: 0,
         queued: 5,
+        buffers: Buffers {
+            read: 4096,
+            high_water: 131_072,
+            bounds: (65_536, 1_048_576),
+            reason: Reason::QuickOwner,
+        },
     };
     send(
         "info",
