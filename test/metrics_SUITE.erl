@@ -783,6 +783,8 @@ http_is_measured(Config) ->
     Results = series(http_server_rpc_answers, [result]),
     Outcomes = series(http_client_outcomes, [Path, answered]),
     [ok = call(Client, Id) || Id <- lists:seq(1, 10)],
+    %% The pool of the path `beam' is Erlang's.
+    ?assert(Path =:= beam orelse series(native_http_client_connections, [Path]) > 0),
     %% A server measures after it has answered.
     eventually(fun() -> element(1, grown(http_server_request_us, Path, Server)) =:= 10 end),
     ?assertMatch({10, Us} when Us > 0, grown(http_server_request_us, Path, Server)),

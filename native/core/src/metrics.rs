@@ -353,6 +353,8 @@ metrics! {
     http_requests: One Counter, http, none, "HTTP requests received";
     http_refused: One Counter, http, none,
         "HTTP requests refused by the core, malformed ones included";
+    native_http_client_connections: One Gauge, http_client, none,
+        "Connections in the pools of HTTP clients, those being made included";
     http_client_requests: One Counter, http_client, none,
         "Requests of HTTP clients, queued ones included";
     panics: One Counter, runtime, none, "Tasks that ended in a panic";

@@ -107,6 +107,7 @@ fn status(head: &[u8]) -> Option<u16> {
 pub(crate) async fn run(shared: Arc<Shared>, upto: u64) {
     let _task = metrics::native_tasks.live();
     let _live = metrics::native_connections.live();
+    let _pooled = metrics::native_http_client_connections.live();
     let mut dial = Dialling {
         shared: &shared,
         upto,
