@@ -73,10 +73,9 @@ measured({Path, Transport, Module}, Seconds) ->
                 Vm, ?MODULE, measure, [Module, {Transport, Path}, Target, {Count, Seconds}]
             ),
             Memory = watched(Watch),
-            Result#{
+            (maps:merge(#{offered => Count}, Result))#{
                 path => Path,
                 transport => Transport,
-                offered => Count,
                 seconds => Seconds,
                 before_bytes => Before,
                 peak_bytes => lists:max([0 | [Rss - Before || {_, Rss} <- Memory, Rss =/= null]]),

@@ -8,6 +8,7 @@
     client :: pid(),
     next = 1 :: pos_integer(),
     count :: pos_integer(),
+    until :: integer(),
     busy = 0 :: non_neg_integer(),
     pending = #{} :: #{pos_integer() => []},
     answered = 0 :: non_neg_integer(),
@@ -19,7 +20,7 @@
 -define(GIVE_UP_MS, 60000).
 -define(BYTES, 120).
 
-%% @doc Sends so many requests in so many seconds, and waits for what becomes of them.
+%% @doc Sends at most so many requests in so many seconds, and waits for what becomes of them.
 -spec measure(erlmcp_native_path:path(), #{port := inet:port_number()}, {pos_integer(),
     pos_integer()}) -> map().
 measure(Path, #{port := Port}, {Count, Seconds}) ->
@@ -27,11 +28,13 @@ measure(Path, #{port := Port}, {Count, Seconds}) ->
     {ok, Client} = erlmcp_native_http_client:start_link(Url, #{path => Path, retries => 0}),
     {ok, _} = erlmcp_native_http_client:initialize(Client, #{}, 30000),
     Each = max(1, Count * ?TICK_MS div (Seconds * 1000)),
-    Load = offer(Each, erlang:monotonic_time(millisecond), #load{client = Client, count = Count}),
+    Now = erlang:monotonic_time(millisecond),
+    Load = offer(Each, Now, #load{client = Client, count = Count, until = Now + Seconds * 1000}),
     Done = finish(Load),
     ok = erlmcp_native_http_client:close(Client),
     #load{busy = Busy, answered = Answered, failed = Failed, pending = Pending} = Done,
     #{
+        offered => Done#load.next - 1,
         received => Answered,
         refused => Busy + Failed,
         refused_at_once => Busy,
@@ -43,16 +46,20 @@ measure(Path, #{port := Port}, {Count, Seconds}) ->
         samples => Answered
     }.
 
-offer(_, _, #load{next = Next, count = Count} = Load) when Next > Count ->
+%% As many as there is time for: a machine that is busy cannot send as many.
+offer(_, Due, #load{next = Next, count = Count, until = Until} = Load) when
+    Next > Count; Due >= Until
+->
     Load;
 offer(Each, Due, #load{next = Next, count = Count} = Load) ->
     Last = min(Count, Next + Each - 1),
     Sent = lists:foldl(fun send/2, heard(Load), lists:seq(Next, Last)),
     Waiting = max(Sent#load.pending_max, map_size(Sent#load.pending)),
+    Pause = Due + ?TICK_MS - erlang:monotonic_time(millisecond),
     receive
-    after max(0, Due + ?TICK_MS - erlang:monotonic_time(millisecond)) -> ok
+    after max(0, Pause) -> ok
     end,
-    offer(Each, Due + ?TICK_MS, Sent#load{next = Last + 1, pending_max = Waiting}).
+    offer(Each, Due + ?TICK_MS - min(0, Pause), Sent#load{next = Last + 1, pending_max = Waiting}).
 
 send(Id, #load{client = Client, busy = Busy, pending = Pending} = Load) ->
     Request = io_lib:format(
