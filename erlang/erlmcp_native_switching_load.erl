@@ -112,15 +112,16 @@ switches(N, Quiet, Gaps, #load{names = [To | Names]} = Load) ->
     {Without, Calm} = longest(Load),
     %% Beside: the answers that come meanwhile are to be seen when they come.
     #load{module = Module, pid = Pid} = Calm,
-    Switch = spawn_link(fun() -> ok = switched(Module:active(Pid) =:= To, Module, Pid, To) end),
-    Monitor = monitor(process, Switch),
+    {_, Monitor} = spawn_opt(
+        fun() -> ok = switched(Module:active(Pid) =:= To, Module, Pid, To) end, [link, monitor]
+    ),
     {With, Next} = longest(Calm#load{names = Names ++ [To]}),
     ok = over(Monitor),
     switches(N - 1, [Without | Quiet], [With | Gaps], Next).
 
 over(Monitor) ->
     receive
-        {'DOWN', Monitor, process, _, normal} -> ok
+        {'DOWN', Monitor, process, _, _} -> ok
     end.
 
 switched(true, _, _, _) -> ok;
