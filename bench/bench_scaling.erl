@@ -97,7 +97,7 @@ loop({Pool, Rate, Begun, End} = Load, Next, Look, Waiting, Acc, Held) ->
                 {erlmcp_native, Pool, {outcome, Id, {ok, _}}} ->
                     {At, Left} = maps:take(Id, Waiting),
                     loop(Load, Next, Look, Left, [now_us() - At | Acc], Held)
-            after wait(min(due(Next, End), due(Look, End)) - Now) ->
+            after wait(min(due(Next, End), due(Look, End)), Now) ->
                 loop(Load, Next, Look, Waiting, Acc, Held)
             end
     end.
@@ -105,7 +105,8 @@ loop({Pool, Rate, Begun, End} = Load, Next, Look, Waiting, Acc, Held) ->
 due(At, End) when At < End -> At;
 due(_, _) -> infinity.
 
-wait(Us) when is_integer(Us) -> max(0, Us div 1000).
+wait(infinity, _) -> infinity;
+wait(At, Now) -> max(0, (At - Now) div 1000).
 
 listen() ->
     {ok, Listener} = gen_tcp:listen(0, [
