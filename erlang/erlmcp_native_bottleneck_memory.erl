@@ -222,12 +222,17 @@ rows(#{path := Path, busy_bytes := Busy, samples := Samples, left_objects := Lef
     end,
     [
         Row(memory_busy, #{value => Busy / 1.0e6}),
-        Row(memory_growth, #{
-            value => Sure / 1.0e3,
+        Row(memory_growth, (sure(Sure, lists:last(Samples)))#{
             spread => #{low => Low / 1.0e3, slope => Slope / 1.0e3, high => High / 1.0e3}
         })
         | [Row(memory_leaked_objects, #{value => Left}) || Path =/= erlmcp05]
     ].
+
+%% Before that a node has not grown as large as its load makes it.
+sure(_, {Seconds, _}) when Seconds < ?SECONDS * 0.9 ->
+    #{value => null, reached => null, note => <<"watched for less than 30 s">>};
+sure(Sure, _) ->
+    #{value => Sure / 1.0e3}.
 
 metrics(#{peak_bytes := Peak, growth_bytes_per_s := Growth, runtime := Runtime} = Measured) ->
     #{verdict := Verdict} = Growth,

@@ -207,7 +207,12 @@ baseline(#{row := Name, transport := Transport}, Rows) ->
 bars(Rows) ->
     lists:partition(
         fun(#{reached := Reached}) -> Reached end,
-        [R || #{path := P, bar := Bar} = R <- Rows, Bar =/= null, P =:= nif orelse P =:= all]
+        [
+            Row
+         || #{path := Path, reached := Reached} = Row <- Rows,
+            is_boolean(Reached),
+            Path =:= nif orelse Path =:= all
+        ]
     ).
 
 %% @doc The rows by group, with its title, and within it by figure and transport.
