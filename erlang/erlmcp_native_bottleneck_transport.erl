@@ -5,10 +5,10 @@
 %% Throughput: closed loads by 2 clients, of a tool that returns the length of its text, so that
 %% what is counted is what the server has decoded; the median of some runs. The figure is what goes
 %% through one message a call, 64 under way for each client; its note says what goes through in
-%% batches of up to 100 calls, which revision 2025-03-26 has, with 200 calls under way. Latency: open
-%% loads, one message a call, at shares of what went through so, counted from when each call was
-%% due. What is given as the knee is the highest load up to which p99 stays within 5 times that of
-%% the lowest load.
+%% batches of up to 100 calls, which revision 2025-03-26 has, with 200 calls under way. Latency:
+%% open loads, one message a call, at shares of what went through so, counted from when each call
+%% was due. What is given as the knee is the highest load up to which p99 stays within 5 times that
+%% of the lowest load.
 -module(erlmcp_native_bottleneck_transport).
 
 -export([run/1]).
