@@ -143,7 +143,7 @@ stop(Pool) ->
     end.
 
 options(Options) when is_map(Options), is_map_key(endpoint, Options) ->
-    All = maps:merge(?DEFAULTS#{owner => self()}, Options),
+    All = maps:merge(maps:put(owner, self(), ?DEFAULTS), Options),
     case [KV || {Key, Value} = KV <- maps:to_list(All), not valid(Key, Value)] of
         [] -> scaling(All);
         [{Key, Value} | _] -> {error, {option, Key, Value}}
@@ -268,7 +268,7 @@ counter({error, _}) -> failed.
 %% Only what a connection has taken says how long that takes.
 served(none, S) ->
     S;
-served(Ms, #state{service_ms = Before} = S) when Before =:= 0.0 ->
+served(Ms, #state{service_ms = Before} = S) when Before == 0 ->
     S#state{service_ms = float(Ms)};
 served(Ms, #state{service_ms = Before} = S) ->
     S#state{service_ms = Before + ?WEIGHT * (Ms - Before)}.

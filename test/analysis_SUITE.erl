@@ -305,7 +305,7 @@ own_tool(Config) ->
                 total_operations := 10,
                 successful_operations := 0,
                 total_errors := 10,
-                success_rate := 0.0,
+                success_rate := +0.0,
                 errors := #{{rpc, -32601} := 10}
             },
             Result
