@@ -150,10 +150,10 @@ rpc_cell(result, #cells{rpc = {Cell, _, _}}) -> Cell;
 rpc_cell(client_error, #cells{rpc = {_, Cell, _}}) -> Cell;
 rpc_cell(server_error, #cells{rpc = {_, _, Cell}}) -> Cell.
 
-%% Its place among the paths.
+%% Its place among the paths. A path of somebody else's is in Erlang.
 path(erlmcp_native_nif_http) -> 1;
 path(erlmcp_native_port_http) -> 2;
-path(erlmcp_native_beam_http) -> 3.
+path(_) -> 3.
 
 %% Looked up once for all: to find each takes as long as to count.
 cells() ->

@@ -223,10 +223,10 @@ waits_for_descriptors(_) ->
 
 %% Runs in the other node.
 serve() ->
-    Modules = [path, listener, stream, inet, frame],
-    Names = [list_to_atom("erlmcp_native_beam_" ++ atom_to_list(M)) || M <- Modules],
     %% Loading a module takes a descriptor.
-    ok = code:ensure_modules_loaded([erlmcp_native_options, gen_tcp, inet_tcp, proplists | Names]),
+    ok = application:load(erlmcp_native),
+    {ok, Modules} = application:get_key(erlmcp_native, modules),
+    ok = code:ensure_modules_loaded([gen_tcp, inet_tcp, proplists | Modules]),
     Caller = self(),
     Pid = spawn(fun() ->
         true = register(?MODULE, self()),

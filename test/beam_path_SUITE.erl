@@ -91,13 +91,13 @@ the_middle_of_a_frame_is_no_news(_) ->
 never_suspends_a_sender(_) ->
     {Socket, Peer} = pair(#{max_frame_bytes => 100000000, max_queue_bytes => 1000000}),
     Large = binary:copy(<<"m">>, 50000000),
-    {ok, Sent} = ?PATH:send(Socket, Large),
-    {{error, busy}, Refused} = ?PATH:send(Sent, <<"small">>),
+    {ok, Sent} = ?PATH:send(Socket, Large, auto),
+    {{error, busy}, Refused} = ?PATH:send(Sent, <<"small">>, auto),
     #{queue_bytes := Queued} = ?PATH:info(Refused),
     ?assert(Queued > 1000000, Queued),
     {ok, Received} = gen_tcp:recv(Peer, 50000001, ?WAIT),
     ?assertEqual(<<Large/binary, "\n">>, Received),
-    {ok, _} = ?PATH:send(await(writable, Refused), <<"small">>),
+    {ok, _} = ?PATH:send(await(writable, Refused), <<"small">>, auto),
     {ok, <<"small\n">>} = gen_tcp:recv(Peer, 6, ?WAIT).
 
 a_lost_connection_is_told_once(_) ->
@@ -105,7 +105,7 @@ a_lost_connection_is_told_once(_) ->
     Armed = armed(Socket),
     ok = reset(Peer),
     Lost = await(ready, Armed),
-    {{error, closed}, Again} = ?PATH:send(Lost, <<"late">>),
+    {{error, closed}, Again} = ?PATH:send(Lost, <<"late">>, auto),
     {[], {down, reset}, Down} = ?PATH:take(Again, 10, 1000),
     ?assertEqual([none], lists:usort([none | notices(Down)])),
     ?assertMatch(#{state := down}, ?PATH:info(Down)),
@@ -114,9 +114,9 @@ a_lost_connection_is_told_once(_) ->
 
 closing_leaves_nothing_in_the_mailbox(_) ->
     {Socket, Peer} = pair(#{max_queue_bytes => 1, max_frame_bytes => 100000000}),
-    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000), auto),
     %% The look at the queue, a chunk.
-    {{error, busy}, Busy} = ?PATH:send(Sent, <<"x">>),
+    {{error, busy}, Busy} = ?PATH:send(Sent, <<"x">>, auto),
     Armed = armed(Busy),
     ok = gen_tcp:send(Peer, <<"data\n">>),
     receive
@@ -131,7 +131,7 @@ closing_leaves_nothing_in_the_mailbox(_) ->
 
 gives_up_lingering(_) ->
     {Socket, Peer} = pair(#{max_frame_bytes => 100000000, linger_ms => 50}),
-    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000), auto),
     ok = inet:setopts(Peer, [{show_econnreset, true}]),
     ok = ?PATH:close(Sent),
     [ended(Helper) || Helper <- helpers()],
@@ -143,7 +143,7 @@ unread_data_does_not_reset_what_was_sent(_) ->
     ok = inet:setopts(Peer, [{show_econnreset, true}, {recbuf, 200000}]),
     ok = gen_tcp:send(Peer, <<"never read\n">>),
     Large = binary:copy(<<"m">>, 2000000),
-    {ok, Sent} = ?PATH:send(Socket, Large),
+    {ok, Sent} = ?PATH:send(Socket, Large, auto),
     ?assertMatch(#{queue_bytes := 0}, ?PATH:info(Sent)),
     ok = ?PATH:close(Sent),
     [ended(Helper) || Helper <- helpers()],
@@ -176,8 +176,8 @@ give_moves_the_end(_) ->
 
 writable_reaches_the_new_owner(_) ->
     {Socket, Peer} = pair(#{max_queue_bytes => 1, max_frame_bytes => 100000000}),
-    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
-    {{error, busy}, Busy} = ?PATH:send(Sent, <<"x">>),
+    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000), auto),
+    {{error, busy}, Busy} = ?PATH:send(Sent, <<"x">>, auto),
     Owner = owner(Busy),
     {ok, _} = gen_tcp:recv(Peer, 50000001, ?WAIT),
     receive
@@ -293,7 +293,7 @@ give_under_load(Config) ->
 
 session_gives_up_lingering(Config) ->
     {Socket, Peer} = tls_pair(Config, #{max_frame_bytes => 100000000, linger_ms => 50}),
-    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+    {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000), auto),
     Helpers = helpers(),
     ok = ?PATH:close(Sent),
     [ended(Helper) || Helper <- Helpers],
@@ -304,7 +304,7 @@ session_ends_with_its_owner(Config) ->
     Listen = tls_listen(Config, []),
     {Owner, Monitor} = spawn_monitor(fun() ->
         Socket = await(ready, tls_open(Config, Listen, #{max_frame_bytes => 100000000})),
-        {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000)),
+        {ok, Sent} = ?PATH:send(Socket, binary:copy(<<"m">>, 50000000), auto),
         stuck(Sent),
         Test ! sent,
         receive stop -> ok end

@@ -88,8 +88,8 @@ lawful() ->
     [
         {connection_open, [Local#{port := 1}, ConnectionOptions]},
         {connection_take, [Connection, 1, 1]},
-        {connection_send, [Connection, <<"text">>]},
-        {connection_send_large, [Connection, <<"text">>]},
+        {connection_send, [Connection, <<"text">>, auto]},
+        {connection_send_large, [Connection, <<"text">>, auto]},
         {connection_give, [Connection, self()]},
         {connection_close, [Connection]},
         {connection_info, [Connection]},
@@ -157,8 +157,8 @@ arguments_of_other_resources(_) ->
     ?assertError(badarg, erlmcp_native_nif:connection_take(Listener, 1, 1)),
     ?assertError(badarg, erlmcp_native_nif:listener_accept(Connection, 1)),
     ?assertError(badarg, erlmcp_native_nif:connection_take(Connection, -1, 1)),
-    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, [not_iodata])),
-    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, <<1:1>>)),
+    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, [not_iodata], auto)),
+    ?assertError(badarg, erlmcp_native_nif:connection_send(Connection, <<1:1>>, auto)),
     ?assertError(badarg, erlmcp_native_nif:connection_open(#{port => 1}, #{})).
 
 reload_is_refused(_) ->

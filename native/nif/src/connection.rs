@@ -27,6 +27,11 @@ const HEAP_BINARY_MAX: usize = 64;
 /// hold the scheduler.
 const OWN_BINARY: RangeInclusive<usize> = 4096..=1_048_576;
 
+/// Frames that have come together and are no more than this are copied: references to them would
+/// keep a whole block from being read into again, which on many connections that each get a message
+/// now and then is more memory than everything else of theirs.
+const FEW: usize = 8 * 1024;
+
 /// A connection. Collected, it closes; its owner dies, it closes.
 pub(crate) struct ConnectionResource {
     connection: Connection,
@@ -154,7 +159,7 @@ fn connection_take<'a>(
 fn append_items<'a>(env: Env<'a>, batch: Batch, copy: bool, out: &mut Vec<Term<'a>>) {
     let Batch { data, items } = batch;
     let refers = |item: &Item| matches!(item, Item::Frame { len, .. } if refers_to_block(*len));
-    let block = if !copy && items.iter().any(refers) {
+    let block = if !copy && data.len() > FEW && items.iter().any(refers) {
         Some(block(env, data.clone()))
     } else {
         None
