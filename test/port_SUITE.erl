@@ -6,6 +6,8 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("common_test/include/ct.hrl").
 
+%% As the router has it.
+-define(STABLE_MS, 1000).
 -define(WAIT, 10000).
 
 -define(HELLO, 16#01).
@@ -87,17 +89,19 @@ killed_under_load(_) ->
     ok = erlmcp_native:send(Conn, <<"again">>),
     ?assertEqual({ok, <<"again\n">>}, gen_tcp:recv(Peer, 6, ?WAIT)).
 
-%% The quickest of some times: the machine may have others to run first.
+%% The quickest of some times: the machine may have others to run first. One that ends young is
+%% started again later and later.
 back_within_200_ms(_) ->
     Times = [
         begin
             {ok, Program} = running(),
+            receive after ?STABLE_MS + 100 -> ok end,
             kill("KILL", Program),
             At = now_ms(),
             _ = back(Program),
             now_ms() - At
         end
-     || _ <- lists:seq(1, 5)
+     || _ <- lists:seq(1, 3)
     ],
     ?assert(lists:min(Times) =< 200).
 
