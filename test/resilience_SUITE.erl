@@ -128,14 +128,16 @@ tls_not_answered(Config) ->
     ?assertEqual({tls, timeout}, why(Conn)).
 
 %% Erlang's `ssl' has one word for both.
+%% ssl may have one word for a reset and an orderly end.
 tls_reset(Config) ->
     ok = set(Config, #{mode => reset}),
     Expected =
         case path(Config) of
-            beam -> closed;
-            _ -> reset
+            beam -> [closed, reset];
+            _ -> [reset]
         end,
-    ?assertEqual(Expected, why(dial(Config, tls()))).
+    Why = why(dial(Config, tls())),
+    ?assertEqual({Why, true}, {Why, lists:member(Why, Expected)}).
 
 tls_shut_down(Config) ->
     ok = set(Config, #{mode => shutdown}),
