@@ -230,10 +230,13 @@ closed_reader_ends_it(Config) ->
 files_and_devices(Config) ->
     In = in_dir("input", Config),
     Out = in_dir("output", Config),
-    ok = file:write_file(In, "one\ntwo\n"),
+    %% Requests: at the end of input only their answers are waited for.
+    Request = "{\"jsonrpc\":\"2.0\",\"id\":~b,\"method\":\"ping\"}~n",
+    Requests = iolist_to_binary([io_lib:format(Request, [Id]) || Id <- [1, 2]]),
+    ok = file:write_file(In, Requests),
     Node = start_with(In, Out, Config, #{}),
     ?assertEqual(0, status(Node)),
-    ?assertEqual({ok, <<"one\ntwo\n">>}, file:read_file(Out)),
+    ?assertEqual({ok, Requests}, file:read_file(Out)),
     ?assertEqual(0, status(start_with("/dev/null", "/dev/null", Config, #{}))).
 
 needs_noinput(Config) ->
