@@ -54,7 +54,7 @@ measure(Call) ->
     Times = [Call() || _ <- lists:seq(1, ?CHILDREN)],
     Left = bench_steady:settled(fun children/0, 0),
     Grown = bench_steady:settled(fun() -> descriptors() - Descriptors end, 0),
-    [bench_ping:percentile(50, Times), Left, max(0, Grown)].
+    [erlmcp_native_statistics:percentile(50, Times), Left, max(0, Grown)].
 
 call(Path) ->
     Begin = erlang:monotonic_time(),

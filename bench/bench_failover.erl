@@ -97,7 +97,8 @@ planned(Path) ->
     #load{failed = Failed, surplus = 0} = Load,
     _ = ended(Load),
     lists:foreach(fun bench_peer:stop/1, Peers),
-    [percentile(99, Gaps), percentile(99, Steady), Failed].
+    P99 = fun(Us) -> erlmcp_native_statistics:percentile(99, Us) end,
+    [P99(Gaps), P99(Steady), Failed].
 
 gaps(Do, Load) ->
     lists:mapfoldl(
@@ -150,7 +151,7 @@ killable() ->
 %% @private
 -spec do_serve() -> inet:port_number().
 do_serve() ->
-    bench_peer:lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         {ok, Listener} = gen_tcp:listen(0, [
             binary, {ip, {127, 0, 0, 1}}, {active, true}, {packet, line}, {nodelay, true},
             {buffer, 65536}
@@ -328,9 +329,5 @@ leniently(Call) ->
     catch
         exit:Reason -> {exit, Reason}
     end.
-
-percentile(P, Values) ->
-    Sorted = lists:sort(Values),
-    lists:nth(max(1, ceil(length(Sorted) * P / 100)), Sorted).
 
 now_us() -> erlang:monotonic_time(microsecond).

@@ -75,7 +75,7 @@ per_second({Run, Close}) ->
 %% The median, for each handshake makes new keys. A client that is ready and has no connection yet.
 first_us(Kind, Address, CaFile) ->
     Body = binary:copy(<<"x">>, ?BYTES),
-    bench_ping:percentile(50, [
+    erlmcp_native_statistics:percentile(50, [
         begin
             {Run, Close} = bench_http_driver:open(Kind, {https, CaFile}, Address, 1),
             Us = time_us(fun() -> ok = Run(Body, 1) end),

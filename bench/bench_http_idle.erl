@@ -55,7 +55,7 @@ measure(Path, Peer) ->
 %% @private
 -spec do_open(inet:port_number(), pos_integer()) -> ok.
 do_open(Port, Count) ->
-    bench_peer:lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         Sockets = [open(Port) || _ <- lists:seq(1, Count)],
         {ok, fun() -> receive {stop, Sockets} -> ok end end}
     end).

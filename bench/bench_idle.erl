@@ -62,14 +62,14 @@ listen(gen_tcp) ->
 listen(gen_tcp_hibernate) ->
     baseline([{hibernate_after, ?HIBERNATE_AFTER_MS}]);
 listen(Path) ->
-    bench_peer:lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{path => Path, active => true}),
         {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
         {{Port, {owner, self()}}, fun() -> own(0) end}
     end).
 
 baseline(Options) ->
-    bench_peer:lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         {{Port, Supervisor}, Accept} = bench_line_server:listen(Options),
         {{Port, {supervisor, Supervisor}}, Accept}
     end).

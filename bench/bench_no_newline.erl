@@ -72,8 +72,8 @@ measure(Path, {_, _, EndlessPort, EchoPort}) ->
     receive
         {'DOWN', Monitor, process, Victim, {ended, [_ | _] = Reasons}} ->
             Refused = length([Reason || frame_too_large = Reason <- Reasons]),
-            P99 = bench_ping:percentile(99, During),
-            [P99 / bench_ping:percentile(99, Before), P99, Refused / length(Reasons)]
+            P99 = erlmcp_native_statistics:percentile(99, During),
+            [P99 / erlmcp_native_statistics:percentile(99, Before), P99, Refused / length(Reasons)]
     end.
 
 %% One such peer after another until told to stop; how each connection ended.

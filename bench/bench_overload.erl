@@ -208,7 +208,7 @@ next_event(Event, Seen) ->
 %% @private
 -spec serve_events(pos_integer()) -> inet:port_number().
 serve_events(Count) ->
-    bench_peer:lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         {ok, Listener} = gen_tcp:listen(0, [
             binary, {ip, {127, 0, 0, 1}}, {active, false}, {sndbuf, 1048576}
         ]),

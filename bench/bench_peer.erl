@@ -3,7 +3,7 @@
 -module(bench_peer).
 
 -export([start_sender/0, start_vm/0, stop/1, call/4, serve/2, hold/3]).
--export([frame/1, numbered/2, padded/3, lasting/1]).
+-export([frame/1, numbered/2, padded/3]).
 
 %% Called in the other VM.
 -export([do_call/3, do_serve/1, do_hold/2]).
@@ -79,7 +79,7 @@ do_call(Module, Function, Args) ->
 %% @private
 -spec do_serve(behaviour()) -> inet:port_number().
 do_serve(Behaviour) ->
-    lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         {ok, Listener} = gen_tcp:listen(0, [
             binary,
             {ip, {127, 0, 0, 1}},
@@ -95,7 +95,7 @@ do_serve(Behaviour) ->
 %% @private
 -spec do_hold(inet:port_number(), pos_integer()) -> ok.
 do_hold(Port, Count) ->
-    lasting(fun() ->
+    erlmcp_native_analysis_peer:lasting(fun() ->
         Sockets = [connect(Port) || _ <- lists:seq(1, Count)],
         {ok, fun() -> receive {stop, Sockets} -> ok end end}
     end).
@@ -103,24 +103,6 @@ do_hold(Port, Count) ->
 connect(Port) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
     Socket.
-
-%% @doc Runs the function in a process that outlives the call, goes on there with the function that
-%% it returns beside its result, and returns the result. What a call opened would end with it.
--spec lasting(fun(() -> {Result, fun(() -> term())})) -> Result.
-lasting(Begin) ->
-    Caller = self(),
-    {Pid, Monitor} = spawn_monitor(fun() ->
-        {Result, Continue} = Begin(),
-        Caller ! {self(), Result},
-        Continue()
-    end),
-    receive
-        {Pid, Result} ->
-            true = demonitor(Monitor, [flush]),
-            Result;
-        {'DOWN', Monitor, process, Pid, Reason} ->
-            exit(Reason)
-    end.
 
 accept(Listener, Action) ->
     {ok, Socket} = gen_tcp:accept(Listener),

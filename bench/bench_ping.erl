@@ -1,7 +1,7 @@
 %% @doc Round trips of 1 KB, one at a time, against an echo server in another OS process.
 -module(bench_ping).
 
--export([groups/0, over_link/2, times/3, percentile/2]).
+-export([groups/0, over_link/2, times/3]).
 
 -export_type([round_trip/0]).
 
@@ -45,7 +45,7 @@ measure({RoundTrip, State, Close}) ->
     {_, Warm} = times(RoundTrip, State, ?WARM_UP),
     {Times, Done} = times(RoundTrip, Warm, ?COUNT),
     Close(Done),
-    [percentile(50, Times), percentile(99, Times)].
+    [erlmcp_native_statistics:percentile(Percent, Times) || Percent <- [50, 99]].
 
 %% @doc The times of so many round trips, in microseconds.
 -spec times(fun((binary(), State) -> State), State, pos_integer()) -> {[float()], State}.
@@ -83,9 +83,3 @@ over_gen_tcp(Port) ->
         end
     end,
     {RoundTrip, none, fun(_) -> gen_tcp:close(Socket) end}.
-
-%% @doc The nearest-rank percentile.
--spec percentile(1..100, [number(), ...]) -> number().
-percentile(Percent, Values) ->
-    Sorted = lists:sort(Values),
-    lists:nth(max(1, ceil(length(Sorted) * Percent / 100)), Sorted).

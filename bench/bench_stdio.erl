@@ -191,7 +191,7 @@ one_at_a_time(Port, Count) ->
         end
      || Call <- calls(1024, Count)
     ],
-    [bench_ping:percentile(50, Times), bench_ping:percentile(99, Times)].
+    [erlmcp_native_statistics:percentile(Percent, Times) || Percent <- [50, 99]].
 
 %% How fast what is sent comes back, in 10^6 bytes a second. Both ways are busy at once only where
 %% the server answers before everything is sent.

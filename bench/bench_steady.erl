@@ -37,8 +37,8 @@ sample(EveryMs, Left) ->
 -spec growth_percent([non_neg_integer()]) -> float().
 growth_percent(Memory) ->
     Fifth = length(Memory) div 5,
-    Early = bench_ping:percentile(50, lists:sublist(Memory, Fifth + 1, Fifth)),
-    Late = bench_ping:percentile(50, lists:nthtail(length(Memory) - Fifth, Memory)),
+    Early = erlmcp_native_statistics:percentile(50, lists:sublist(Memory, Fifth + 1, Fifth)),
+    Late = erlmcp_native_statistics:percentile(50, lists:nthtail(length(Memory) - Fifth, Memory)),
     (Late - Early) * 100 / Early.
 
 %% @doc The native objects that are still alive once everything has been closed and collected.

@@ -150,7 +150,7 @@ measured(Opened, Failed, #{duration_ms := DurationMs, drain_ms := DrainMs} = Loa
     Tallies = collected(Opened, Ref, Until, DrainMs, Tell),
     End = last(DurationMs, Begin, Tallies),
     tell(Opened, {Ref, leave}),
-    gone(Opened),
+    erlmcp_native_parallel:gone(Opened),
     Sum = fun(Key) -> lists:sum([maps:get(Key, Tally) || Tally <- Tallies]) end,
     #{
         workers => maps:get(workers, Load),
@@ -225,17 +225,6 @@ last(DurationMs, Begin, Tallies) ->
         infinity -> Last;
         _ -> min(Last, Begin + erlang:convert_time_unit(DurationMs, millisecond, native))
     end.
-
-gone(Pids) ->
-    Monitors = [monitor(process, Pid) || Pid <- Pids],
-    lists:foreach(
-        fun(Monitor) ->
-            receive
-                {'DOWN', Monitor, process, _, _} -> ok
-            end
-        end,
-        Monitors
-    ).
 
 count(Reasons) ->
     lists:foldl(

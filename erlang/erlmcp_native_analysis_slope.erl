@@ -3,12 +3,12 @@
 %%
 %% {@link theil_sen/2} is the median of the slopes between all pairs of samples, with Sen's interval
 %% from the ranks of these: a third of the samples may be anything without moving it far, as
-%% memory before and after a garbage collection is. {@link least_squares/2} is there to compare.
+%% memory before and after a garbage collection is.
 %% {@link verdict/2} says whether there is growth: not before the whole interval is above 0, and the
 %% growth over the time that was watched is more than the samples scatter.
 -module(erlmcp_native_analysis_slope).
 
--export([theil_sen/1, theil_sen/2, least_squares/1, least_squares/2, verdict/2]).
+-export([theil_sen/1, theil_sen/2, verdict/2]).
 
 -export_type([sample/0, slope/0]).
 
@@ -92,35 +92,6 @@ with_line(#{slope := Slope} = Line, Samples, Confidence) ->
         scatter => median(list_to_tuple(lists:sort(Distances))),
         samples => length(Samples)
     }.
-
-%% @equiv least_squares(Samples, 0.95)
--spec least_squares([sample()]) -> {ok, slope()} | {error, too_few}.
-least_squares(Samples) ->
-    least_squares(Samples, 0.95).
-
-%% @doc The slope that makes the sum of squares the least.
--spec least_squares([sample()], Confidence :: float()) -> {ok, slope()} | {error, too_few}.
-least_squares(Samples, Confidence) ->
-    N = length(Samples),
-    MeanX = mean([X || {X, _} <- Samples]),
-    MeanY = mean([Y || {_, Y} <- Samples]),
-    Sxx = lists:sum([(X - MeanX) * (X - MeanX) || {X, _} <- Samples]),
-    case N >= 4 andalso Sxx > 0 of
-        true ->
-            Sxy = lists:sum([(X - MeanX) * (Y - MeanY) || {X, Y} <- Samples]),
-            Slope = Sxy / Sxx,
-            Rest = lists:sum([
-                math:pow(Y - MeanY - Slope * (X - MeanX), 2) || {X, Y} <- Samples
-            ]),
-            Half = z(Confidence) * math:sqrt(Rest / (N - 2) / Sxx),
-            Line = #{slope => Slope, low => Slope - Half, high => Slope + Half},
-            {ok, with_line(Line, Samples, Confidence)};
-        false ->
-            {error, too_few}
-    end.
-
-mean([]) -> 0.0;
-mean(Values) -> lists:sum(Values) / length(Values).
 
 %% Of the normal distribution, two-sided; Abramowitz and Stegun 26.2.23, good to 0.0005.
 z(Confidence) when Confidence > 0, Confidence < 1 ->

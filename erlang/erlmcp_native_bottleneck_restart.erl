@@ -204,7 +204,7 @@ kill_supervisor(#kills{tree = Tree, port = Port, path = Path} = Kill, Connection
     At = killed(Tree:supervisor()),
     ok = usable(Tree, Port, Path),
     Back = erlang:monotonic_time(),
-    ok = gone(Pids),
+    ok = erlmcp_native_parallel:gone(Pids),
     Again = [opened(Kill) || _ <- lists:seq(1, Connections)],
     Restored = erlang:monotonic_time(),
     _ = [killed(Pid) || Pid <- Again],
@@ -228,17 +228,6 @@ usable(Tree, Port, Path) ->
             ok = Tree:start(Path),
             usable(Tree, Port, Path)
     end.
-
-gone(Pids) ->
-    Monitors = [monitor(process, Pid) || Pid <- Pids],
-    lists:foreach(
-        fun(Monitor) ->
-            receive
-                {'DOWN', Monitor, process, _, _} -> ok
-            end
-        end,
-        Monitors
-    ).
 
 summary(Native) ->
     erlmcp_native_statistics:summary([

@@ -142,7 +142,7 @@ median_or_null([]) -> null;
 median_or_null(Values) -> median(Values).
 
 median(Values) ->
-    lists:nth((length(Values) + 1) div 2, lists:sort(Values)).
+    erlmcp_native_statistics:percentile(50, Values).
 
 latency(Subject, Rate, DurationMs, Options) ->
     Runs = maps:get(runs, Options, ?RUNS),

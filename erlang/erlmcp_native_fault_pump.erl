@@ -67,7 +67,15 @@ bandwidth_code(Bytes) -> Bytes.
     up | down, gen_tcp:socket(), gen_tcp:socket(), settings(), counters:counters_ref()
 ) -> pid().
 start(Direction, From, To, Settings, Counters) ->
-    start(#pump{
+    spawned(Direction, From, To, Settings, Counters).
+
+%% @doc One that throws everything away.
+-spec start_sink(gen_tcp:socket(), counters:counters_ref()) -> pid().
+start_sink(From, Counters) ->
+    spawned(sink, From, none, none, Counters).
+
+spawned(Direction, From, To, Settings, Counters) ->
+    Pump = #pump{
         relay = self(),
         direction = Direction,
         from = From,
@@ -76,23 +84,7 @@ start(Direction, From, To, Settings, Counters) ->
         counters = Counters,
         last_due = now_ms(),
         free_at = now_ms()
-    }).
-
-%% @doc One that throws everything away.
--spec start_sink(gen_tcp:socket(), counters:counters_ref()) -> pid().
-start_sink(From, Counters) ->
-    start(#pump{
-        relay = self(),
-        direction = sink,
-        from = From,
-        to = none,
-        settings = none,
-        counters = Counters,
-        last_due = now_ms(),
-        free_at = now_ms()
-    }).
-
-start(#pump{from = From} = Pump) ->
+    },
     Pid = spawn_link(fun() ->
         receive
             go ->

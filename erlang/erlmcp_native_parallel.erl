@@ -1,7 +1,7 @@
-%% @doc Several things at once, or one that may fail.
+%% @doc Several things at once, one that may fail, and the end of processes.
 -module(erlmcp_native_parallel).
 
--export([map/2, guarded/1]).
+-export([map/2, guarded/1, gone/1]).
 
 %% @doc As `lists:map/2', each element in a process of its own. If one fails, the others are ended
 %% and the caller exits; if the caller ends, so do they.
@@ -55,3 +55,16 @@ guarded(Fun) ->
         {'DOWN', Monitor, process, Pid, {done, Result}} -> {ok, Result};
         {'DOWN', Monitor, process, Pid, Reason} -> {error, Reason}
     end.
+
+%% @doc Waits until all of these processes have ended.
+-spec gone([pid()]) -> ok.
+gone(Pids) ->
+    Monitors = [monitor(process, Pid) || Pid <- Pids],
+    lists:foreach(
+        fun(Monitor) ->
+            receive
+                {'DOWN', Monitor, process, _, _} -> ok
+            end
+        end,
+        Monitors
+    ).

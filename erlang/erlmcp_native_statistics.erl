@@ -1,7 +1,7 @@
 %% @doc What a list of figures amounts to. Pure.
 -module(erlmcp_native_statistics).
 
--export([summary/1, percentile/2, interval/2]).
+-export([summary/1, percentile/2]).
 
 -export_type([summary/0]).
 
@@ -15,9 +15,6 @@
     p99 := number(),
     max := number()
 }.
-
-%% Of the normal distribution.
--define(Z, 1.96).
 
 %% @doc All zero where there are no figures.
 -spec summary([number()]) -> summary().
@@ -45,15 +42,3 @@ percentile(Percent, Values) ->
 rank(Percent, Sorted) ->
     Count = tuple_size(Sorted),
     element(max(1, min(Count, ceil(Percent * Count / 100))), Sorted).
-
-%% @doc The interval that holds a share with 95 % confidence (Wilson's), as fractions: what some
-%% successes out of some tries say about the next ones.
--spec interval(Successes :: non_neg_integer(), Tries :: pos_integer()) -> {float(), float()}.
-interval(Successes, Tries) ->
-    P = Successes / Tries,
-    Z2 = ?Z * ?Z,
-    Middle = (P + Z2 / (2 * Tries)) / (1 + Z2 / Tries),
-    Half =
-        ?Z / (1 + Z2 / Tries) *
-            math:sqrt(P * (1 - P) / Tries + Z2 / (4 * Tries * Tries)),
-    {max(0.0, Middle - Half), min(1.0, Middle + Half)}.

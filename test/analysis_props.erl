@@ -97,12 +97,8 @@ prop_latency_knee_bounds() ->
 prop_slope_of_a_line() ->
     ?FORALL({A, B, N}, {integer(-1000, 1000), integer(-1000, 1000), integer(4, 100)}, begin
         Samples = [{X, A * X + B} || X <- lists:seq(1, N)],
-        lists:all(
-            fun({ok, #{slope := S, low := L, high := H}}) ->
-                near(S, A) andalso near(L, A) andalso near(H, A)
-            end,
-            [?SLOPE:theil_sen(Samples), ?SLOPE:least_squares(Samples)]
-        )
+        {ok, #{slope := S, low := L, high := H}} = ?SLOPE:theil_sen(Samples),
+        near(S, A) andalso near(L, A) andalso near(H, A)
     end).
 
 %% A fifth of the samples may be anything.

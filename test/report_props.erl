@@ -17,7 +17,6 @@
     prop_ticks_are_within_and_in_order/0,
     prop_numbers_are_short/0,
     prop_a_summary_is_in_order/0,
-    prop_an_interval_holds_the_share/0,
     prop_the_same_run_has_not_changed/0
 ]).
 
@@ -162,19 +161,6 @@ prop_a_summary_is_in_order() ->
             Order = [Min, P50, P90, P95, P99, Max],
             N =:= length(Values) andalso Order =:= lists:sort(Order) andalso
                 lists:all(fun(V) -> lists:member(V, Values) end, Order)
-        end
-    ).
-
-prop_an_interval_holds_the_share() ->
-    ?FORALL(
-        {Tries, Part},
-        {choose(1, 100000), float(0.0, 1.0)},
-        begin
-            Successes = round(Tries * Part),
-            {Low, High} = erlmcp_native_statistics:interval(Successes, Tries),
-            Share = Successes / Tries,
-            Low >= 0 andalso High =< 1 andalso Low =< Share + 1.0e-9 andalso
-                High >= Share - 1.0e-9
         end
     ).
 

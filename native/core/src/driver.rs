@@ -82,8 +82,8 @@ impl Driver {
         let reason = match poll_fn(|cx| self.poll(cx)).await {
             Step::Closing => Error::Closed,
             Step::Ended(reason) => {
-                // In a box: an open connection should not hold room for its end.
                 let reason = self.shared.true_reason(reason);
+                // In a box: an open connection should not hold room for its end.
                 let reason = Box::pin(self.explain(reason)).await;
                 self.shared.end_receiving(reason);
                 reason

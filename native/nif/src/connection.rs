@@ -28,8 +28,8 @@ const HEAP_BINARY_MAX: usize = 64;
 const OWN_BINARY: RangeInclusive<usize> = 4096..=1_048_576;
 
 /// Frames that have come together and are no more than this are copied: references to them would
-/// keep a whole block from being read into again, which on many connections that each get a message
-/// now and then is more memory than everything else of theirs.
+/// keep a whole block from being read into again, on each of many connections that get a message
+/// now and then (docs/design.md).
 const FEW: usize = 8 * 1024;
 
 /// A connection. Collected, it closes; its owner dies, it closes.
