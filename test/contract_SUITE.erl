@@ -60,6 +60,7 @@ cases() ->
         listener_outlives_nothing,
         max_connections,
         handler_per_connection,
+        answer_does_not_wait_for_the_next,
         thousand_closed_at_once,
         unix_path,
         unix_abstract,
@@ -569,7 +570,7 @@ max_connections(Config) ->
     ?assertEqual([<<"hello">>], receive_frames(Three, 1)).
 
 handler_per_connection(Config) ->
-    Options = options(Config, #{handler => {?MODULE, start_echo, []}}),
+    Options = options(Config, #{handler => {?MODULE, start_echo, [0]}}),
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, maps:remove(active, Options)),
     Peers = [
         begin
@@ -581,24 +582,59 @@ handler_per_connection(Config) ->
     ],
     [?assertEqual({ok, <<"echo\n">>}, gen_tcp:recv(Peer, 5, ?WAIT)) || Peer <- Peers].
 
-start_echo() ->
+%% What an owner answers leaves together with the next answer, but does not wait for it for long.
+answer_does_not_wait_for_the_next(Config) ->
+    Options = options(Config, #{handler => {?MODULE, start_echo, [700]}}),
+    {ok, Listener} = erlmcp_native:listen(#{port => 0}, maps:remove(active, Options)),
+    {ok, Peer} = gen_tcp:connect({127, 0, 0, 1}, port(Listener), [binary, {active, false}]),
+    [
+        begin
+            ok = gen_tcp:send(Peer, <<"1\n2\n3\n">>),
+            Started = erlang:monotonic_time(millisecond),
+            {ok, <<"1\n">>} = gen_tcp:recv(Peer, 2, ?WAIT),
+            First = erlang:monotonic_time(millisecond) - Started,
+            {ok, <<"2\n3\n">>} = gen_tcp:recv(Peer, 4, ?WAIT),
+            ?assert(First < 500, First)
+        end
+     || _ <- [1, 2]
+    ],
+    ok = gen_tcp:close(Peer).
+
+%% Echoes, and works for so long on all but the first.
+start_echo(WorkMs) ->
     {ok,
         spawn(fun() ->
             receive
                 {erlmcp_native_socket, Path, Socket} ->
-                    echo(erlmcp_native_link:adopt(Path, Socket))
+                    echo(erlmcp_native_link:adopt(Path, Socket), WorkMs)
             end
         end)}.
 
-echo({Events, Link}) ->
-    case lists:member(readable, Events) of
-        true ->
-            {Frames, _, Taken} = erlmcp_native_link:take(Link, 100, 100000),
-            Send = fun(Frame, Acc) -> element(2, erlmcp_native_link:send(Frame, Acc)) end,
-            echo({[], lists:foldl(Send, Taken, Frames)});
-        false ->
-            receive Msg -> echo(erlmcp_native_link:handle_info(Msg, Link)) end
+echo({Events, Link}, WorkMs) ->
+    case {lists:member(readable, Events), lists:keymember(down, 1, Events)} of
+        {true, _} ->
+            {Frames, Status, Taken} = erlmcp_native_link:take(Link, 100, 100000),
+            Echo = fun(Frame, Acc) -> echoed(Frame, Acc, WorkMs) end,
+            Sent = lists:foldl(Echo, Taken, Frames),
+            Next =
+                case Status of
+                    empty -> [];
+                    {down, _, _} -> [Status];
+                    _ -> [readable]
+                end,
+            echo({Next, Sent}, WorkMs);
+        {false, false} ->
+            receive
+                Msg -> echo(erlmcp_native_link:handle_info(Msg, Link), WorkMs)
+            end;
+        {false, true} ->
+            ok
     end.
+
+echoed(Frame, Link, WorkMs) ->
+    _ = [timer:sleep(WorkMs) || Frame =/= <<"1">>],
+    {ok, Sent} = erlmcp_native_link:send(Frame, Link),
+    Sent.
 
 thousand_closed_at_once(Config) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, options(Config, #{backlog => 1000})),

@@ -1,7 +1,7 @@
 //! A connection as its owner holds it.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -16,23 +16,18 @@ use crate::dial::dial;
 use crate::driver::{Child, Driver};
 use crate::error::Error;
 use crate::event::{Event, Sink};
-use crate::frame::{Envelope, Item, envelope};
+use crate::frame::Item;
 use crate::high_water::{self, HighWater};
 use crate::inbox::{Batch, Inbox, Status};
-use crate::json::Role;
 use crate::metrics::{self, Opened, Transport};
 use crate::options::{Dial, Endpoint, Limits, Tcp, Tls};
-use crate::outbox::{Outbox, Priority, Queued};
+use crate::outbox::{Outbox, Priority};
 use crate::pair::Pair;
 use crate::reader::Reader;
 use crate::stream::{Address, ReadHalf, Stream, WriteHalf, split_pair};
 use crate::sync::lock;
 use crate::tls::{self, Acceptor};
 use crate::wire::Wire;
-
-/// The most that a send writes on its caller's thread; about 0.1 ms on loopback. The rest is
-/// queued, however much room the socket has.
-const DIRECT_WRITE: usize = 256 * 1024;
 
 /// An owner that took this much was kept busy, and the socket will have more soon.
 const BUSY: usize = 16 * 1024;
@@ -119,7 +114,7 @@ impl Message for Bytes {
 
 pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
-    transport: Transport,
+    pub(crate) transport: Transport,
     /// Taken before the inbox, never while it is held.
     pub(crate) reader: Mutex<Reader>,
     pub(crate) inbox: Mutex<Inbox>,
@@ -128,10 +123,10 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Set when the connection stands and its owner may read and senders may write themselves
     /// (not with TLS).
-    direct: OnceLock<Arc<WriteHalf>>,
+    pub(crate) direct: OnceLock<Arc<WriteHalf>>,
     ends: OnceLock<Box<Ends>>,
     /// A sender has met a reset. The system tells of it once; the task would find an orderly end.
-    reset: AtomicBool,
+    pub(crate) reset: AtomicBool,
     sink: Box<dyn Sink>,
 }
 
@@ -147,8 +142,8 @@ struct Ends {
 pub(crate) struct Counters {
     frames_in: AtomicU64,
     bytes_in: AtomicU64,
-    frames_out: AtomicU64,
-    bytes_out: AtomicU64,
+    pub(crate) frames_out: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
 }
 
 impl Connection {
@@ -263,6 +258,7 @@ impl Connection {
     /// little it alone reads, on its own thread: a busy connection wakes nobody.
     pub fn take(&self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
         let shared = &*self.shared;
+        shared.write_corked();
         if max_items > 0 && lock(&shared.inbox).is_drained() {
             shared.receive_now();
         }
@@ -270,13 +266,17 @@ impl Connection {
         let high_water = inbox.high_water().mark();
         let (before, claimed) = (inbox.waiting(), inbox.is_claimed());
         let (batches, mut status) = inbox.take(max_items, max_bytes);
-        if status == Status::Armed && before >= BUSY && shared.direct.get().is_some() {
+        let items = batches.iter().map(|batch| batch.items.len()).sum();
+        let busy = before >= BUSY || items > 1;
+        if status == Status::Armed && busy && shared.direct.get().is_some() {
             status = inbox.ask_again();
         }
         let full = before >= high_water && inbox.waiting() < inbox.high_water().mark();
         let given_back = claimed && !inbox.is_claimed();
         drop(inbox);
-        if full || given_back {
+        let returns = matches!(status, Status::Again | Status::More);
+        let unwritten = shared.taken(items, returns);
+        if full || given_back || unwritten {
             shared.waker.wake();
         }
         (batches, status)
@@ -298,91 +298,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::send`].
     pub fn send_as<M: Message>(&self, message: M, priority: Priority) -> Result<(), Error> {
-        let shared = &*self.shared;
-        let body = message.as_slice();
-        let envelope = envelope(shared.limits.framing, shared.limits.max_frame, body)?;
-        let mut outbox = lock(&shared.outbox);
-        if outbox.is_empty() {
-            self.begin(message, &envelope, &mut outbox)?;
-        } else {
-            self.queue(message, &envelope, priority, &mut outbox)?;
-        }
-        if !outbox.is_empty() {
-            drop(outbox);
-            shared.waker.wake();
-        }
-        Ok(())
-    }
-
-    /// Writes what the socket takes, and queues the rest, of which nobody gets ahead.
-    fn begin<M: Message>(
-        &self,
-        message: M,
-        envelope: &Envelope,
-        outbox: &mut Outbox,
-    ) -> Result<(), Error> {
-        let shared = &*self.shared;
-        let body = message.as_slice();
-        let len = body.len() + envelope.len();
-        outbox.admit(len, false)?;
-        shared.sent(body.len(), len);
-        let prefix = envelope
-            .prefix
-            .as_ref()
-            .map_or(&[][..], |prefix| &prefix[..]);
-        let written = match shared.direct.get() {
-            Some(half) => {
-                write_now(half, [prefix, body, envelope.suffix]).unwrap_or_else(|error| {
-                    shared.met(&error);
-                    0
-                })
-            }
-            None => 0,
-        };
-        if written == len {
-            return Ok(());
-        }
-        let body_len = body.len();
-        let body_from = written.saturating_sub(prefix.len());
-        let suffix_from = body_from.saturating_sub(body_len);
-        outbox.begin([
-            Bytes::copy_from_slice(prefix.get(written..).unwrap_or_default()),
-            message.into_bytes(body_from),
-            Bytes::from_static(envelope.suffix.get(suffix_from..).unwrap_or_default()),
-        ]);
-        Ok(())
-    }
-
-    /// Queues it where its priority puts it.
-    fn queue<M: Message>(
-        &self,
-        message: M,
-        envelope: &Envelope,
-        priority: Priority,
-        outbox: &mut Outbox,
-    ) -> Result<(), Error> {
-        let shared = &*self.shared;
-        let body_len = message.as_slice().len();
-        let role = Role::of(message.as_slice());
-        let urgent = match priority {
-            Priority::Auto => role.is_urgent(),
-            Priority::Urgent => true,
-            Priority::Normal => false,
-        };
-        let len = body_len + envelope.len();
-        outbox.admit(len, urgent).inspect_err(|error| {
-            if *error == Error::Busy {
-                metrics::sends_refused_busy.add(shared.transport, 1);
-            }
-        })?;
-        shared.sent(body_len, len);
-        let queued = Queued {
-            prefix: envelope.prefix,
-            body: message.into_bytes(0),
-            suffix: envelope.suffix,
-        };
-        outbox.push(queued, role, urgent);
-        Ok(())
+        self.shared.send(message, priority)
     }
 
     /// Bytes that wait for the peer.
@@ -416,18 +332,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.close();
     }
-}
-
-/// Writes the parts in order, as far as the socket takes them. It is the driver that ends the
-/// connection with an error, which it meets too.
-fn write_now(half: &WriteHalf, parts: [&[u8]; 3]) -> io::Result<usize> {
-    let mut room = DIRECT_WRITE;
-    let slices = parts.map(|part| {
-        let (now, _) = part.split_at(part.len().min(room));
-        room -= now.len();
-        IoSlice::new(now)
-    });
-    half.try_write(&slices)
 }
 
 enum Established {
@@ -576,13 +480,6 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// Notes what a sender has met; the task, which meets what follows, ends the connection.
-    fn met(&self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::ConnectionReset {
-            self.reset.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// What the end of the peer's data, or a write that it does not take, stands for.
     pub(crate) fn true_reason(&self, reason: Error) -> Error {
         if reason != Error::Closed {
@@ -669,16 +566,6 @@ impl Shared {
             .bytes_in
             .fetch_add(n as u64, Ordering::Relaxed);
         metrics::bytes_in.add(self.transport, n as u64);
-    }
-
-    /// A message was accepted whose delimiters make it `len` bytes.
-    fn sent(&self, body: usize, len: usize) {
-        let counters = &self.counters;
-        counters.frames_out.fetch_add(1, Ordering::Relaxed);
-        counters.bytes_out.fetch_add(len as u64, Ordering::Relaxed);
-        metrics::frames_out.add(self.transport, 1);
-        metrics::bytes_out.add(self.transport, len as u64);
-        metrics::frame_out_bytes.record(body as u64);
     }
 
     fn eof(&self) {

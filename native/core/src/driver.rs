@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::child::{Lines, Process, exit_within};
 use crate::connection::Shared;
+use crate::cork::Watch;
 use crate::error::Error;
 use crate::sync::lock;
 use crate::wire::Wire;
@@ -28,9 +29,14 @@ const LINES: Duration = Duration::from_millis(100);
 /// of each read would wake it more often than it has work for.
 const UNTOLD: usize = 64 * 1024;
 
+/// An owner that has not come back after this long has something else to do.
+const LATE: Duration = Duration::from_millis(1);
+
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     wire: Wire,
+    /// When to look whether the owner has written what was left to it.
+    look: Option<Pin<Box<Sleep>>>,
     /// Dropped after the wire: then its standard input is closed.
     child: Option<Box<Child>>,
 }
@@ -73,6 +79,7 @@ impl Driver {
         Self {
             shared,
             wire,
+            look: None,
             child: child.map(Box::new),
         }
     }
@@ -140,7 +147,30 @@ impl Driver {
         }
     }
 
+    /// Whether what is queued is left to the owner, who writes it with its next take.
+    fn is_left_to_owner(&mut self, cx: &mut Context<'_>) -> bool {
+        if !lock(&self.shared.outbox).cork.is_watched() {
+            return false;
+        }
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LATE)));
+            if look.as_mut().poll(cx).is_pending() {
+                return lock(&self.shared.outbox).cork.is_on();
+            }
+            self.look = None;
+            let mut outbox = lock(&self.shared.outbox);
+            let empty = outbox.is_empty();
+            match outbox.cork.look(empty) {
+                Watch::Go => {}
+                Watch::Write | Watch::Stop => return false,
+            }
+        }
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.is_left_to_owner(cx) {
+            return Ok(());
+        }
         if self.wire.is_flushed() && lock(&self.shared.outbox).is_empty() {
             return Ok(());
         }

@@ -11,7 +11,8 @@
 pub mod backoff;
 pub mod child;
 pub mod connection;
-pub mod dial;
+pub mod cork;
+mod dial;
 mod driver;
 pub mod error;
 pub mod event;
@@ -29,6 +30,7 @@ mod pool;
 mod pump;
 pub mod read_size;
 mod reader;
+mod sending;
 pub mod stdio;
 pub mod stream;
 mod sync;

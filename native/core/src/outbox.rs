@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 
+use crate::cork::Cork;
 use crate::error::Error;
 use crate::json::Role;
 use crate::metrics;
@@ -47,6 +48,8 @@ pub struct Queued {
 /// The bounded queue of a connection.
 #[derive(Debug)]
 pub struct Outbox {
+    /// Whether what is queued is left to the owner.
+    pub(crate) cork: Cork,
     /// In the order in which they leave: parts of messages whose writing has begun or is next.
     settled: VecDeque<Bytes>,
     urgent: VecDeque<Queued>,
@@ -99,6 +102,7 @@ impl Outbox {
     /// what is urgent.
     pub fn new(max: usize, reserve: usize) -> Self {
         Self {
+            cork: Cork::default(),
             settled: VecDeque::new(),
             urgent: VecDeque::new(),
             normal: VecDeque::new(),

@@ -15,7 +15,7 @@ use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::sync::lock;
 
 /// Parts of the queue that one write gathers.
-const GATHER: usize = 32;
+pub(crate) const GATHER: usize = 32;
 
 /// A TLS record carries at most this much.
 const TLS_RECORD: usize = 16 * 1024;
