@@ -10,10 +10,11 @@
 %% ok = erlmcp_native_http_client:close(Client).
 %% '''
 %%
-%% A client is a process that sends JSON-RPC messages, each in a POST of its own, and passes those
-%% that come back to its owner as `{erlmcp_native, Client, event()}'. It ends with its owner. What
-%% belongs to the transport it does by itself: sessions and their headers, event streams and their
-%% resumption, redirects, retries, timeouts, and HTTP+SSE where a server has nothing else.
+%% A client is a process that sends JSON-RPC messages, each in a POST of its own unless they are
+%% given as a batch, and passes those that come back to its owner as
+%% `{erlmcp_native, Client, event()}'. It ends with its owner. What belongs to the transport it does
+%% by itself: sessions and their headers, event streams and their resumption, redirects, retries,
+%% timeouts, and HTTP+SSE where a server has nothing else.
 -module(erlmcp_native_http_client).
 
 -export([start/2, start_link/2, send/2, send/3, cancel/2, initialize/3, info/1, close/1]).
@@ -71,9 +72,10 @@ start(Url, Options) ->
 start_link(Url, Options) ->
     with_options(Url, Options, fun erlmcp_native_http_client_proc:start_link/1).
 
-%% @doc Sends one message. `ok' means that it was accepted, not that it has arrived: for a request a
-%% response or `failed' follows, for others `failed' if they were refused. Those that the protocol
-%% lets not be sent yet are kept until `initialize' and `notifications/initialized' are answered.
+%% @doc Sends one message, or, in a session of 2025-03-26, an array of 1 to 100. `ok' means that it
+%% was accepted, not that it has arrived: for a request a response or `failed' follows, for others
+%% `failed' if they were refused. Those that the protocol lets not be sent yet are kept until
+%% `initialize' and `notifications/initialized' are answered.
 -spec send(pid(), iodata()) -> ok | {error, erlmcp_native_http_client_core:send_error()}.
 send(Client, Message) ->
     send(Client, Message, #{}).

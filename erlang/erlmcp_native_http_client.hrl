@@ -8,6 +8,7 @@
 -define(SESSION, erlmcp_native_http_client_session).
 -define(REQUESTS, erlmcp_native_http_client_requests).
 -define(MESSAGE, erlmcp_native_http_client_message).
+-define(BATCH, erlmcp_native_http_client_batch).
 -define(ANSWER, erlmcp_native_http_client_answer).
 -define(WIRE, erlmcp_native_http_client_wire).
 -define(URL, erlmcp_native_http_client_url).
@@ -41,7 +42,12 @@
     | session_lost
     | session_renewed.
 
--type role() :: {post, message()} | {resume, id()} | listen | sse.
+-type role() ::
+    {post, message()}
+    | {batch, erlmcp_native_http_client_batch:batch()}
+    | {resume, id()}
+    | listen
+    | sse.
 
 -record(exchange, {
     key = none :: none | key(),

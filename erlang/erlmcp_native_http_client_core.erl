@@ -48,6 +48,8 @@ send(Data, Given, Core) ->
             {Result, Next} = accept(Message#{limits => Limits}, Core),
             {Events, Told} = ?INBOUND:told(Next),
             {Result, Events, Told};
+        {{ok, Limits}, {batch, Text}} ->
+            send_batch(?BATCH:read(Text), Limits, Core);
         {{error, _} = Error, _} ->
             {Error, [], Core};
         {_, {error, _} = Error} ->
@@ -56,6 +58,14 @@ send(Data, Given, Core) ->
 
 traced({ok, Message}, Limits, Core) -> send(Message, Limits, Core);
 traced(error, _, Core) -> {{error, invalid_message}, [], Core}.
+
+send_batch({ok, {Text, Messages}}, Limits, Core) ->
+    Batch = {Text, [Message#{limits => Limits} || Message <- Messages]},
+    {Result, Next} = accept_batch(Batch, Core),
+    {Events, Told} = ?INBOUND:told(Next),
+    {Result, Events, Told};
+send_batch({error, _} = Error, _, Core) ->
+    {Error, [], Core}.
 
 %% @doc Stops waiting for a response and lets the server know.
 -spec cancel(id(), core()) -> {[event()], core()}.
@@ -140,9 +150,51 @@ accept(#{kind := response} = Message, #core{session = Session} = Core) ->
 accept(Message, Core) ->
     room(fun(C) -> submit(Message, C) end, Core).
 
-room(Then, #core{requests = Requests, held = Held, options = #{max_pending := Max}} = Core) ->
+accept_batch({_, Messages} = Batch, #core{requests = Requests, session = Session} = Core) ->
+    Ids = ?BATCH:ids(Batch),
+    Unique = length(lists:usort(Ids)) =:= length(Ids),
+    case {?SESSION:takes_batches(Session), Unique} of
+        {false, _} ->
+            {{error, not_allowed}, Core};
+        {true, true} ->
+            case lists:any(fun(Id) -> ?REQUESTS:is_waiting(Id, Requests) end, Ids) of
+                true -> {{error, duplicate_id}, Core};
+                false -> room(length(Messages), fun(C) -> submit_batch(Batch, C) end, Core)
+            end;
+        {true, false} ->
+            {{error, duplicate_id}, Core}
+    end.
+
+submit_batch({_, Messages} = Batch, #core{requests = Requests} = Core) ->
+    Asked = [Message || #{kind := request} = Message <- Messages],
+    Added = Core#core{requests = lists:foldl(fun ?REQUESTS:add/2, Requests, Asked)},
+    Posted =
+        case may_leave_together(Messages, Added) of
+            true -> ?EXCHANGE:post_batch(Batch, Added);
+            false -> {ok, lists:foldl(fun resubmit/2, Added, Messages)}
+        end,
+    case Posted of
+        {ok, Sent} -> {ok, lists:foldl(fun unasked/2, Sent, Messages)};
+        {error, Reason, Unsent} -> {{error, Reason}, lists:foldl(fun forget/2, Unsent, Asked)}
+    end.
+
+%% It cancels in the same breath.
+unasked(#{kind := notification, method := <<"notifications/cancelled">>} = Message, Core) ->
+    ?OUTCOME:dropped(cancelled_id(Message), cancelled, Core);
+unasked(_, Core) ->
+    Core.
+
+%% If some of it has to wait, its messages go one by one, in order, as the others do that wait.
+may_leave_together(Messages, Core) ->
+    lists:all(fun(Message) -> gate(Message, Core) =:= pass end, Messages).
+
+room(Then, Core) ->
+    room(1, Then, Core).
+
+room(More, Then, #core{requests = Requests, held = Held} = Core) ->
+    #core{options = #{max_pending := Max}} = Core,
     Pending = ?REQUESTS:count(Requests),
-    case Pending < Max andalso queue:len(Held) < Max of
+    case Pending + More =< Max andalso queue:len(Held) + More =< Max of
         true -> Then(Core);
         false -> {{error, busy}, Core}
     end.
@@ -203,12 +255,8 @@ forget(_, Core) ->
     Core.
 
 %% An owner that cancels by itself wants no response either.
-owner_cancels(#{text := Text, modern := Modern} = Message, Core) ->
-    Id =
-        case erlmcp_native_json:decode(Text) of
-            {ok, #{<<"params">> := #{<<"requestId">> := Given}}} -> Given;
-            _ -> none
-        end,
+owner_cancels(#{modern := Modern} = Message, Core) ->
+    Id = cancelled_id(Message),
     case ?REQUESTS:find(Id, Core#core.requests) of
         {ok, #{message := #{modern := none}, exchange := Key}} when
             Modern =:= none, Key =/= none
@@ -219,6 +267,12 @@ owner_cancels(#{text := Text, modern := Modern} = Message, Core) ->
             {ok, ?OUTCOME:dropped(Id, cancelled, Core)};
         error ->
             {ok, Core}
+    end.
+
+cancelled_id(#{text := Text}) ->
+    case erlmcp_native_json:decode(Text) of
+        {ok, #{<<"params">> := #{<<"requestId">> := Id}}} -> Id;
+        _ -> none
     end.
 
 %% Nobody waits any more, which the server may want to know. Of a request of 2026-07-28 it learns by

@@ -1,8 +1,8 @@
 %% @private The requests of HTTP that a client has under way, and what of their answers arrives.
 -module(erlmcp_native_http_client_exchange).
 
--export([post/2, start/2, drop_exchange/2, wire_event/2, fed/4, redirected/3, is_redirect/2]).
--export([waits_for/2, still_wanted/2, touch/2, linger/2, end_session/1]).
+-export([post/2, post_batch/2, start/2, drop_exchange/2, leave/2, wire_event/2, fed/4]).
+-export([redirected/3, is_redirect/2, waiting/2, still_wanted/2, touch/2, linger/2, end_session/1]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -12,13 +12,17 @@
 
 %% @doc Sends a message.
 -spec post(message(), #core{}) -> {ok, #core{}} | {error, send_error(), #core{}}.
-post(Message, #core{options = #{url := Url}, mode = Mode} = Core) ->
-    Target =
-        case Mode of
-            {sse, Endpoint} -> Endpoint;
-            _ -> Url
-        end,
-    start(#exchange{role = {post, Message}, url = Target}, Core).
+post(Message, Core) ->
+    start(#exchange{role = {post, Message}, url = target(Core)}, Core).
+
+%% @doc Sends a batch.
+-spec post_batch(erlmcp_native_http_client_batch:batch(), #core{}) ->
+    {ok, #core{}} | {error, send_error(), #core{}}.
+post_batch(Batch, Core) ->
+    start(#exchange{role = {batch, Batch}, url = target(Core)}, Core).
+
+target(#core{mode = {sse, Endpoint}}) -> Endpoint;
+target(#core{options = #{url := Url}}) -> Url.
 
 %% @doc Sends a request of HTTP.
 -spec start(#exchange{}, #core{}) -> {ok, #core{}} | {error, send_error(), #core{}}.
@@ -40,6 +44,8 @@ start(#exchange{role = Role, url = #{origin := Origin} = Url} = Exchange, Core) 
     end.
 
 http({post, #{text := Text} = Message}, Origin, #core{session = Session}) ->
+    {<<"POST">>, ?SESSION:headers(Message, Origin, Session), Text};
+http({batch, {Text, [Message | _]}}, Origin, #core{session = Session}) ->
     {<<"POST">>, ?SESSION:headers(Message, Origin, Session), Text};
 http({resume, Id}, Origin, #core{session = Session, requests = Requests}) ->
     {ok, #{event_id := EventId}} = ?REQUESTS:find(Id, Requests),
@@ -77,6 +83,12 @@ started(#exchange{role = {resume, Id}} = Exchange, Core) ->
     waits(Id, Exchange, Core);
 started(#exchange{role = {post, Message}} = Exchange, Core) ->
     put_exchange(timed(Exchange, Core), sent(Message, Core));
+started(#exchange{role = {batch, Batch}} = Exchange, Core) ->
+    Sent = lists:foldl(fun sent/2, Core, ?BATCH:messages(Batch)),
+    case ?BATCH:ids(Batch) of
+        [] -> put_exchange(timed(Exchange, Sent), Sent);
+        Ids -> lists:foldl(fun(Id, Acc) -> waits(Id, Exchange, Acc) end, Sent, Ids)
+    end;
 started(#exchange{role = listen, key = Key} = Exchange, #core{listen = Listen} = Core) ->
     put_exchange(timed(Exchange, Core), Core#core{listen = Listen#listen{key = Key}});
 started(Exchange, Core) ->
@@ -117,6 +129,20 @@ drop_exchange(Key, #core{exchanges = Exchanges, wire = Wire} = Core) ->
             Core
     end.
 
+%% @doc A request no longer waits on an exchange, which ends unless others do.
+-spec leave(none | key(), #core{}) -> #core{}.
+leave(Key, #core{exchanges = Exchanges} = Core) ->
+    case others_wait(Key, Exchanges, Core) of
+        true -> Core;
+        false -> drop_exchange(Key, Core)
+    end.
+
+others_wait(Key, Exchanges, Core) ->
+    case Exchanges of
+        #{Key := #exchange{role = {batch, _}} = Exchange} -> ?BATCH:waiting(Exchange, Core) =/= [];
+        #{} -> false
+    end.
+
 -spec wire_event(?WIRE:event(), #core{}) -> #core{}.
 wire_event({head, Key, Status, Headers}, #core{exchanges = Exchanges} = Core) ->
     case Exchanges of
@@ -143,6 +169,7 @@ head(Status, Headers, #exchange{role = Role} = Exchange, Core) ->
 
 expects({post, #{kind := request}}) -> true;
 expects({post, _}) -> false;
+expects({batch, Batch}) -> ?BATCH:ids(Batch) =/= [];
 expects(_) -> true.
 
 %% @doc Parts of a body have arrived.
@@ -183,6 +210,8 @@ too_large(Key, #core{exchanges = Exchanges} = Core) ->
 
 unreadable(#exchange{role = {post, Message}}, Core) ->
     ?OUTCOME:failed(Message, message_too_large, Core);
+unreadable(#exchange{role = {batch, _}} = Exchange, Core) ->
+    ?BATCH:each(fun(_, One, Acc) -> unreadable(One, Acc) end, Exchange, Core);
 unreadable(#exchange{role = {resume, Id}}, Core) ->
     ?OUTCOME:fail(Id, message_too_large, Core);
 unreadable(#exchange{role = listen}, Core) ->
@@ -190,40 +219,40 @@ unreadable(#exchange{role = listen}, Core) ->
 unreadable(#exchange{role = sse} = Exchange, Core) ->
     ?STREAM:sse_ended(Exchange, Core).
 
-%% @doc The request that waits for its response on this exchange. One that was answered elsewhere
+%% @doc The requests that wait for their responses on this exchange. One that was answered elsewhere
 %% does not, nor does another that was given the same id since.
--spec waits_for(#exchange{}, #core{}) -> none | id().
-waits_for(#exchange{role = {post, #{kind := request, id := Id}}, key = Key}, Core) ->
+-spec waiting(#exchange{}, #core{}) -> [id()].
+waiting(#exchange{role = {post, #{kind := request, id := Id}}, key = Key}, Core) ->
     waits_on(Key, Id, Core);
-waits_for(#exchange{role = {resume, Id}, key = Key}, Core) ->
+waiting(#exchange{role = {resume, Id}, key = Key}, Core) ->
     waits_on(Key, Id, Core);
-waits_for(_, _) ->
-    none.
+waiting(#exchange{role = {batch, _}} = Exchange, Core) ->
+    ?BATCH:waiting(Exchange, Core);
+waiting(_, _) ->
+    [].
 
 waits_on(Key, Id, #core{requests = Requests}) ->
     case ?REQUESTS:find(Id, Requests) of
-        {ok, #{exchange := Key}} -> Id;
-        _ -> none
+        {ok, #{exchange := Key}} -> [Id];
+        _ -> []
     end.
 
 -spec touch(#exchange{}, #core{}) -> #core{}.
 touch(Exchange, #core{requests = Requests} = Core) ->
-    case waits_for(Exchange, Core) of
-        none -> Core;
-        Id -> Core#core{requests = ?REQUESTS:touch(Id, Requests)}
-    end.
+    Core#core{requests = lists:foldl(fun ?REQUESTS:touch/2, Requests, waiting(Exchange, Core))}.
 
 %% @doc A request has its response; its stream is read to the end, but not for ever.
 -spec linger(none | key(), #core{}) -> #core{}.
 linger(Key, #core{exchanges = Exchanges} = Core) ->
-    case Exchanges of
-        #{Key := Exchange} -> put_exchange(timed(Exchange, Core), Core);
-        #{} -> Core
+    case {others_wait(Key, Exchanges, Core), Exchanges} of
+        {false, #{Key := Exchange}} -> put_exchange(timed(Exchange, Core), Core);
+        _ -> Core
     end.
 
 %% @doc The other kinds would make a GET of a POST.
 -spec is_redirect(100..599, role()) -> boolean().
-is_redirect(Status, {post, _}) -> Status =:= 307 orelse Status =:= 308;
+is_redirect(Status, {Kind, _}) when Kind =:= post; Kind =:= batch ->
+    Status =:= 307 orelse Status =:= 308;
 is_redirect(Status, _) -> lists:member(Status, [301, 302, 303, 307, 308]).
 
 -spec redirected(300..399, #exchange{}, #core{}) -> #core{}.
@@ -248,9 +277,15 @@ redirect(Location, Url) -> ?URL:redirect(Location, Url).
 -spec still_wanted(#exchange{}, #core{}) -> boolean().
 still_wanted(#exchange{role = {post, #{kind := Kind}}}, _) when Kind =/= request -> true;
 still_wanted(#exchange{role = Role}, _) when Role =:= listen; Role =:= sse -> true;
-still_wanted(Exchange, Core) -> waits_for(Exchange, Core) =/= none.
+still_wanted(#exchange{role = {batch, Batch}} = Exchange, Core) ->
+    Others = length(?BATCH:messages(Batch)) - length(?BATCH:ids(Batch)),
+    Others > 0 orelse waiting(Exchange, Core) =/= [];
+still_wanted(Exchange, Core) ->
+    waiting(Exchange, Core) =/= [].
 
 given_up(Reason, #exchange{role = {post, Message}}, Core) -> ?OUTCOME:failed(Message, Reason, Core);
+given_up(Reason, #exchange{role = {batch, _}} = Exchange, Core) ->
+    ?BATCH:each(fun(_, One, Acc) -> given_up(Reason, One, Acc) end, Exchange, Core);
 given_up(Reason, #exchange{role = {resume, Id}}, Core) -> ?OUTCOME:fail(Id, Reason, Core);
 given_up(_, #exchange{role = listen}, Core) -> ?STREAM:deaf(Core);
 given_up(_, #exchange{role = sse} = Exchange, Core) -> ?STREAM:sse_ended(Exchange, Core).

@@ -29,10 +29,8 @@ item({event_id, EventId}, #exchange{role = listen}, #core{listen = Listen} = Cor
 item({retry_ms, Ms}, #exchange{role = listen}, #core{listen = Listen} = Core) ->
     Core#core{listen = Listen#listen{retry_ms = Ms}};
 item(Item, Exchange, #core{requests = Requests} = Core) ->
-    case ?EXCHANGE:waits_for(Exchange, Core) of
-        none -> Core;
-        Id -> Core#core{requests = ?REQUESTS:heard(Id, Item, Requests)}
-    end.
+    Heard = fun(Id, Acc) -> ?REQUESTS:heard(Id, Item, Acc) end,
+    Core#core{requests = lists:foldl(Heard, Requests, ?EXCHANGE:waiting(Exchange, Core))}.
 
 message(#{kind := response, id := Id}, Text, Exchange, #core{requests = Requests} = Core) ->
     case ?REQUESTS:remove(Id, Requests) of

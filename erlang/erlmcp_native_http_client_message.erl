@@ -29,8 +29,8 @@
 
 -define(META, <<"io.modelcontextprotocol/protocolVersion">>).
 
-%% @doc Reads one message. Batches are refused: of those who take them none needs them.
--spec read(iodata()) -> {ok, message()} | {error, invalid_message}.
+%% @doc Reads one message. `batch': it is not one but an array.
+-spec read(iodata()) -> {ok, message()} | {batch, binary()} | {error, invalid_message}.
 read(Data) ->
     Text = iolist_to_binary(Data),
     case erlmcp_native_json:scan(Text) of
@@ -46,6 +46,8 @@ read(Data) ->
                 body => none
             },
             {ok, modern(Message)};
+        {ok, {batch, _}} ->
+            {batch, Text};
         _ ->
             {error, invalid_message}
     end.

@@ -13,11 +13,14 @@ finished(#exchange{answer = Answer} = Exchange, Core) ->
 
 outcome(#exchange{role = Role, answer = Answer} = Exchange, Other, Core) ->
     Status = ?ANSWER:status(Answer),
-    case {?EXCHANGE:is_redirect(Status, Role), Status div 100} of
-        {true, _} -> ?EXCHANGE:redirected(Status, Exchange, Core);
-        {false, 2} -> succeeded(Role, Exchange, Core);
-        {false, _} -> refused(Role, Status, Other, Exchange, Core)
+    case {?EXCHANGE:is_redirect(Status, Role), Role, Status div 100} of
+        {true, _, _} -> ?EXCHANGE:redirected(Status, Exchange, Core);
+        {false, {batch, _}, _} -> ?BATCH:each(each_outcome(Other), Exchange, Core);
+        {false, _, 2} -> succeeded(Role, Exchange, Core);
+        {false, _, _} -> refused(Role, Status, Other, Exchange, Core)
     end.
+
+each_outcome(Other) -> fun(_, Exchange, Core) -> outcome(Exchange, Other, Core) end.
 
 succeeded({post, #{kind := request, id := Id}}, Exchange, #core{mode = Mode} = Core) ->
     Kind = ?ANSWER:kind(Exchange#exchange.answer),
@@ -127,6 +130,8 @@ challenge(Answer) ->
 
 %% @doc There is no answer, or no more of it.
 -spec broken(erlmcp_native_http_client_path:failure(), #exchange{}, #core{}) -> #core{}.
+broken(Failure, #exchange{role = {batch, _}} = Exchange, Core) ->
+    ?BATCH:each(fun(_, One, Acc) -> broken(Failure, One, Acc) end, Exchange, Core);
 broken(#{reason := Reason} = Failure, #exchange{role = Role, answer = Answer} = Exchange, Core) ->
     case {Role, ?EXCHANGE:still_wanted(Exchange, Core)} of
         {_, false} ->
@@ -158,9 +163,9 @@ unanswered(Message, #{reason := Reason}, Core) ->
 cut_off(#{kind := Kind} = Message, Reason, #exchange{answer = Answer} = Exchange, Core) ->
     Status = ?ANSWER:status(Answer),
     case ?ANSWER:kind(Answer) of
+        _ when Kind =/= request, Status div 100 =:= 2 -> delivered(Message, Core);
         stream -> ?STREAM:stream_ended(maps:get(id, Message), failed, Core);
         json -> failed(Message, Reason, Core);
-        other when Kind =/= request, Status div 100 =:= 2 -> delivered(Message, Core);
         other -> refused({post, Message}, Status, <<>>, Exchange, Core)
     end.
 
@@ -254,7 +259,7 @@ removed(Id, Reason, #core{requests = Requests, options = #{path := Path}} = Core
     case ?REQUESTS:remove(Id, Requests) of
         {#{message := Message, exchange := Key} = Request, Rest} ->
             ok = erlmcp_native_http_client_measure:ended(Path, Reason, Request),
-            {Message, ?EXCHANGE:drop_exchange(Key, Core#core{requests = Rest})};
+            {Message, ?EXCHANGE:leave(Key, Core#core{requests = Rest})};
         error ->
             error
     end.

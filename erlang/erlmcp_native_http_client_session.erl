@@ -9,6 +9,7 @@
 
 -export([new/0, gate/2, sent/2, answered/4, unanswered/1, confirmed/1, lost/1, restart/1]).
 -export([headers/3, get_headers/2, delete_headers/1, id/1, is_legacy/1, revision/1, info/1]).
+-export([takes_batches/1]).
 -export([tools/3]).
 
 -export_type([session/0, phase/0]).
@@ -120,6 +121,10 @@ is_legacy(#session{phase = Phase}) ->
 -spec revision(session()) -> none | binary().
 revision(#session{revision = none, modern = Modern}) -> Modern;
 revision(#session{revision = Revision}) -> Revision.
+
+%% @doc Whether the revision that was agreed on is the one that has batches.
+-spec takes_batches(session()) -> boolean().
+takes_batches(#session{revision = Revision}) -> Revision =:= <<"2025-03-26">>.
 
 -spec info(session()) ->
     #{phase := phase(), session := none | binary(), revision := none | binary()}.

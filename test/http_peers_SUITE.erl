@@ -30,6 +30,7 @@ cases() ->
         fastmcp_client_legacy,
         everything_server,
         everything_server_http_sse,
+        everything_server_batch,
         rmcp_server,
         rmcp_server_stateless,
         python_1_server,
@@ -149,10 +150,6 @@ everything_server_http_sse(Config) ->
     everything("sse", [{lost, with_stream}, {target, "/sse"} | Config]).
 
 everything(Mode, Config) ->
-    Script = mcp_programs:path(
-        "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    ),
-    Line = mcp_programs:node_args([Script, Mode]),
     Tools = #{
         echo => {<<"echo">>, #{<<"message">> => <<"hi">>}, <<"Echo: hi">>},
         add => {<<"get-sum">>, #{<<"a">> => 2, <<"b">> => 3}, <<"The sum of 2 and 3 is 5.">>},
@@ -160,8 +157,54 @@ everything(Mode, Config) ->
             {<<"trigger-long-running-operation">>, #{<<"duration">> => 1, <<"steps">> => 5}, 5},
         sleep => {<<"trigger-long-running-operation">>, #{<<"duration">> => 600}}
     },
-    Start = fun(Port) -> mcp_programs:serve(Line, [{"PORT", integer_to_list(Port)}]) end,
-    their_server(Start, Tools, Config).
+    their_server(start_everything(Mode), Tools, Config).
+
+start_everything(Mode) ->
+    Script = mcp_programs:path(
+        "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+    ),
+    Line = mcp_programs:node_args([Script, Mode]),
+    fun(Port) -> mcp_programs:serve(Line, [{"PORT", integer_to_list(Port)}]) end.
+
+%% One POST, answered on one stream.
+everything_server_batch(Config) ->
+    Port = mcp_programs:free_port(),
+    Server = serve(start_everything("streamableHttp"), Port),
+    Client = connect(Port, Config),
+    initialize(Client, <<"2025-03-26">>),
+    Call = fun(Id) ->
+        Message = integer_to_binary(Id),
+        #{
+            <<"jsonrpc">> => <<"2.0">>,
+            <<"id">> => Id,
+            <<"method">> => <<"tools/call">>,
+            <<"params">> => #{
+                <<"name">> => <<"echo">>, <<"arguments">> => #{<<"message">> => Message}
+            }
+        }
+    end,
+    Batch = erlmcp_native_json:encode([Call(Id) || Id <- lists:seq(101, 110)]),
+    ok = erlmcp_native_http_client:send(Client, Batch),
+    Expected = [{Id, <<"Echo: ", (integer_to_binary(Id))/binary>>} || Id <- lists:seq(101, 110)],
+    ?assertEqual(Expected, lists:sort(echoed(Client, 10))),
+    ok = erlmcp_native_http_client:close(Client),
+    mcp_programs:stop(Server).
+
+%% The texts of so many answers, whatever else comes.
+echoed(_, 0) ->
+    [];
+echoed(Client, Count) ->
+    receive
+        {erlmcp_native, Client, {frames, Frames}} ->
+            Texts = [
+                {Id, Text}
+             || Frame <- Frames,
+                #{<<"id">> := Id, <<"result">> := #{<<"content">> := [#{<<"text">> := Text}]}} <-
+                    [decode(Frame)]
+            ],
+            Texts ++ echoed(Client, Count - length(Texts))
+    after ?WAIT_MS -> ct:fail({missing, Count})
+    end.
 
 rmcp_server(Config) ->
     their_server(fun(Port) -> rmcp([], Port) end, tools(), Config).
@@ -242,8 +285,11 @@ connect(Port, Config) ->
     Client.
 
 initialize(Client) ->
-    #{<<"protocolVersion">> := <<"2025-11-25">>} = result(Client, <<"initialize">>, #{
-        <<"protocolVersion">> => <<"2025-11-25">>,
+    initialize(Client, <<"2025-11-25">>).
+
+initialize(Client, Revision) ->
+    #{<<"protocolVersion">> := Revision} = result(Client, <<"initialize">>, #{
+        <<"protocolVersion">> => Revision,
         <<"capabilities">> => #{},
         <<"clientInfo">> => client_info()
     }),
