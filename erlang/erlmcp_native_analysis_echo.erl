@@ -14,6 +14,7 @@
 -export([start/0, answer/2, result/2, handle_request/3]).
 
 -define(MAX_BYTES, 67108864).
+-define(CONNECT_MS, 30000).
 
 %% @doc Serves on the node's standard input and output until they end, and the node with them.
 -spec start() -> ok.
@@ -23,42 +24,38 @@ start() ->
 
 serve() ->
     {ok, _} = application:ensure_all_started(erlmcp_native),
-    {ok, Conn} = erlmcp_native:connect(stdio, #{
-        active => true,
-        decode => json,
-        max_frame_bytes => ?MAX_BYTES,
-        max_queue_bytes => ?MAX_BYTES
-    }),
-    receive
-        {erlmcp_native, Conn, connected} -> ok
-    end,
-    case erlmcp_native:sender(Conn) of
-        none -> loop(Conn, Conn);
-        Sender -> loop(Conn, Sender)
-    end.
+    Options = #{
+        decode => json, max_frame_bytes => ?MAX_BYTES, max_queue_bytes => ?MAX_BYTES
+    },
+    {ok, Conn} = erlmcp_native_analysis_link:dial(stdio, default, Options, ?CONNECT_MS),
+    loop(Conn).
 
-loop(Conn, Sender) ->
+loop(Conn) ->
     receive
-        {erlmcp_native, Conn, {frames, Items}} ->
-            lists:foreach(fun(Item) -> reply(answer(Item, default), Conn, Sender) end, Items),
-            loop(Conn, Sender);
-        {erlmcp_native, Conn, {down, _, _}} ->
-            %% The node is stopping.
-            receive
-            after infinity -> ok
+        Msg ->
+            case erlmcp_native_analysis_link:handle_info(Msg, Conn) of
+                {Events, Next} -> events(Events, Next);
+                unknown -> loop(Conn)
             end
     end.
 
-reply(none, _, _) ->
-    ok;
-reply(Json, Conn, Sender) ->
-    case erlmcp_native:send(Sender, Json) of
-        {error, busy} ->
-            receive
-                {erlmcp_native, Conn, writable} -> reply(Json, Conn, Sender)
-            end;
-        _ ->
-            ok
+events([], Conn) ->
+    loop(Conn);
+events([{items, Items} | Events], Conn) ->
+    events(Events, lists:foldl(fun reply/2, Conn, Items));
+events([{down, _} | _], Conn) ->
+    ok = erlmcp_native_analysis_link:close(Conn),
+    %% The node is stopping.
+    receive
+    after infinity -> ok
+    end;
+events([_ | Events], Conn) ->
+    events(Events, Conn).
+
+reply(Item, Conn) ->
+    case answer(Item, default) of
+        none -> Conn;
+        Json -> erlmcp_native_analysis_link:queue(Json, Conn)
     end.
 
 %% @doc The answer to what has arrived, encoded as the path does it; `none' to what wants none.

@@ -27,6 +27,11 @@
 %% stays in its mailbox.
 -spec dial(term(), erlmcp_native_path:path(), map(), pos_integer()) ->
     {ok, conn()} | {error, erlmcp_native:reason()}.
+dial(stdio, Path, Options, TimeoutMs) ->
+    case erlmcp_native_stdio:options(Options) of
+        {ok, Connection} -> dial_checked(stdio, Path, Connection, TimeoutMs);
+        {error, _} = Error -> Error
+    end;
 dial(Endpoint, Path, Options, TimeoutMs) ->
     case {erlmcp_native_options:target(Endpoint), erlmcp_native_options:connection(Options)} of
         {{ok, Target}, {ok, Connection}} ->
@@ -51,7 +56,9 @@ await(Conn, Others, Deadline) ->
     receive
         Msg ->
             case handle_info(Msg, Conn) of
-                {[connected | _], Next} -> given_back(Others, {ok, Next});
+                {[connected | Events], Next} ->
+                    ok = later(Events, Next),
+                    given_back(Others, {ok, Next});
                 {[{down, Reason} | _], _} -> given_back(Others, {error, Reason});
                 {[], Next} -> await(Next, Others, Deadline);
                 unknown -> await(Conn, [Msg | Others], Deadline)
@@ -60,6 +67,13 @@ await(Conn, Others, Deadline) ->
         close(Conn),
         given_back(Others, {error, timeout})
     end.
+
+%% Who connects first may have spoken already.
+later([], _) ->
+    ok;
+later(Events, #conn{ref = Ref}) ->
+    self() ! {?MODULE, Ref, {events, Events}},
+    ok.
 
 given_back(Others, Result) ->
     lists:foreach(fun(Msg) -> self() ! Msg end, lists:reverse(Others)),
@@ -74,7 +88,9 @@ adopt(Module, Socket) ->
 -spec handle_info(term(), conn()) -> {[event()], conn()} | unknown.
 handle_info({?MODULE, Ref, take}, #conn{ref = Ref} = Conn) ->
     take(Conn, []);
-handle_info({?MODULE, _, take}, _) ->
+handle_info({?MODULE, Ref, {events, Events}}, #conn{ref = Ref} = Conn) ->
+    {Events, Conn};
+handle_info({?MODULE, _, _}, _) ->
     unknown;
 handle_info(Msg, #conn{link = Link} = Conn) ->
     case erlmcp_native_link:handle_info(Msg, Link) of

@@ -17,6 +17,7 @@ cases() ->
     [
         urgent_messages_overtake,
         urgent_messages_overtake_under_tls,
+        urgent_messages_overtake_on_a_unix_socket,
         urgent_messages_overtake_to_a_child,
         length_prefixed_messages_overtake,
         cancellation_stays_behind_its_request,
@@ -64,6 +65,13 @@ urgent_messages_overtake_under_tls(Config) ->
     Urgent = [ping(1), error_of(2), cancellation(3), pong(4)],
     [?assertEqual(ok, erlmcp_native:send(Conn, Message)) || Message <- Urgent],
     overtaken(Bulk, Urgent, tls_lines(Peer, length(Bulk) + 4)).
+
+urgent_messages_overtake_on_a_unix_socket(Config) ->
+    {Conn, Peer} = unix_pair(Config, #{}),
+    Bulk = fill(Conn, fun result/1),
+    Urgent = [ping(1), error_of(2), cancellation(3), pong(4)],
+    [?assertEqual(ok, erlmcp_native:send(Conn, Message)) || Message <- Urgent],
+    overtaken(Bulk, Urgent, lines(Peer, length(Bulk) + 4)).
 
 urgent_messages_overtake_to_a_child(Config) ->
     Go = filename:join(proplists:get_value(priv_dir, Config), "overtake_go"),
@@ -310,6 +318,20 @@ raw_pair(Config, Options) ->
     {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
     ok = erlmcp_native:await_connected(Conn, ?WAIT),
     ok = gen_tcp:close(Listen),
+    {Conn, Peer}.
+
+unix_pair(Config, Options) ->
+    %% What is below priv_dir may be too long for an address.
+    Name = io_lib:format("/tmp/erlmcp_native-~s-~b.sock", [
+        os:getpid(), erlang:unique_integer([positive])
+    ]),
+    File = lists:flatten(Name),
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ifaddr, {local, File}}]),
+    {ok, Conn} = erlmcp_native:connect(#{path => File}, options(Config, Options)),
+    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    ok = erlmcp_native:await_connected(Conn, ?WAIT),
+    ok = gen_tcp:close(Listen),
+    ok = file:delete(File),
     {Conn, Peer}.
 
 tls_pair(Config, Options) ->

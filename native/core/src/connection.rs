@@ -254,8 +254,9 @@ impl Connection {
 
     /// Takes at most `max_items` items and, beyond the first, at most `max_bytes` bytes.
     ///
-    /// An owner that has taken all of much is not armed but asked to come again, and until it finds
-    /// little it alone reads, on its own thread: a busy connection wakes nobody.
+    /// An owner that has taken all there was, more than one message or much of one, is not armed but
+    /// asked to come again, and until it finds less it alone reads, on its own thread, and writes
+    /// what was sent meanwhile: a busy connection wakes nobody.
     pub fn take(&self, max_items: usize, max_bytes: usize) -> (Vec<Batch>, Status) {
         let shared = &*self.shared;
         shared.write_corked();

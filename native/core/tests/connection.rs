@@ -20,6 +20,7 @@ use erlmcp_core::{Connection, Error, Event, Listener, Sink, State, metrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 const TCP: Tcp = Tcp {
     nodelay: true,
@@ -174,6 +175,44 @@ async fn a_busy_owner_reads_for_itself_until_it_finds_nothing() {
             (vec![Bytes::from_static(b"more")], Status::Armed)
         );
     }
+}
+
+/// Sends so many messages and returns what the peer has to read.
+fn send_some(connection: &Connection, count: usize) -> Vec<u8> {
+    let messages: Vec<String> = (0..count).map(|n| format!("answer {n}")).collect();
+    for message in &messages {
+        connection.send(Bytes::from(message.clone())).unwrap();
+    }
+    (messages.join("\n") + "\n").into_bytes()
+}
+
+async fn read(peer: &mut TcpStream, len: usize) -> Vec<u8> {
+    let mut read = vec![0; len];
+    timeout(WAIT, peer.read_exact(&mut read))
+        .await
+        .unwrap()
+        .unwrap();
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_leaves_in_order_with_the_next_take() {
+    let (connection, _events, mut peer) = busy(limits()).await;
+    for count in [1, 3, 1000] {
+        let expected = send_some(&connection, count);
+        connection.take(1, usize::MAX);
+        assert_eq!(read(&mut peer, expected.len()).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_leaves_without_an_owner_that_returns() {
+    let (connection, _events, mut peer) = busy(limits()).await;
+    for count in [2, 3, 1000] {
+        let expected = send_some(&connection, count);
+        assert_eq!(read(&mut peer, expected.len()).await, expected);
+    }
+    assert_eq!(connection.queued(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
