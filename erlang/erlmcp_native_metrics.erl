@@ -64,6 +64,7 @@
     erlmcp_native_failover_proc,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
+    erlmcp_native_pool_measure,
     erlmcp_native_registry_counters
 ]).
 

@@ -198,8 +198,10 @@ handle_call({request, Id, Message, Ms}, {From, _}, #state{requests = Requests} =
     case erlmcp_native_pool_requests:add(Id, Message, From, Ms, Max, Requests) of
         {ok, Next} ->
             Counted = count(accepted, S#state{requests = Next, arrivals = S#state.arrivals + 1}),
+            ok = erlmcp_native_pool_measure:accepted(),
             {reply, {ok, Id}, tick(dispatch(Counted))};
-        {error, _} = Error ->
+        {error, busy} = Error ->
+            ok = erlmcp_native_pool_measure:refused(),
             {reply, Error, S}
     end;
 handle_call({send, Conn, Message}, _, #state{members = Members} = S) ->
@@ -254,8 +256,9 @@ happened(lost, S) ->
 
 outcome(Id, Outcome, #state{requests = Requests} = S) ->
     case erlmcp_native_pool_requests:take(Id, Requests) of
-        {#{from := From, taken_ms := Taken}, Next} ->
+        {#{from := From, accepted := Accepted, taken_ms := Taken}, Next} ->
             Counted = count(counter(Outcome), S#state{requests = Next}),
+            ok = erlmcp_native_pool_measure:ended(counter(Outcome), Accepted),
             tell(From, {outcome, Id, Outcome}, served(Taken, Counted));
         error ->
             S
@@ -292,7 +295,9 @@ dispatch(#state{requests = Requests, members = Members} = S) ->
         {ok, Conn} ->
             case erlmcp_native_pool_requests:next(Requests) of
                 empty -> S;
-                {Id, Message, Next} -> dispatch(sent(Id, Message, Conn, S#state{requests = Next}))
+                {Id, Message, Accepted, Next} ->
+                    ok = erlmcp_native_pool_measure:taken(Accepted),
+                    dispatch(sent(Id, Message, Conn, S#state{requests = Next}))
             end
     end.
 
@@ -320,7 +325,8 @@ look(#state{scaling = Scaling0, requests = Requests, looked = Looked} = S) ->
     {Outcome, Scaling} = erlmcp_native_scaling:step(Sample, Now, Scaling0),
     resized(Outcome, Sample, S#state{scaling = Scaling, arrivals = 0}).
 
-resized({resize, Step}, _, #state{steps = Steps} = S) ->
+resized({resize, #{from := From, to := To} = Step}, _, #state{steps = Steps} = S) ->
+    ok = erlmcp_native_pool_measure:resized(From, To),
     At = erlang:system_time(millisecond),
     Kept = lists:sublist([Step#{at_ms => At} | Steps], ?STEPS_KEPT),
     tick(dispatch(refill(S#state{steps = Kept})));

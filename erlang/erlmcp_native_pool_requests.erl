@@ -12,6 +12,7 @@
     message :: binary() | sent,
     from :: pid(),
     timer :: reference() | none,
+    accepted :: integer(),
     %% When it was sent.
     at = none :: integer() | none
 }).
@@ -35,7 +36,7 @@ add(_, _, _, _, Max, #requests{queued = Queued}) when Queued >= Max ->
     {error, busy};
 add(Id, Message, From, Ms, _, #requests{all = All, waiting = Waiting, queued = Queued} = R) ->
     Timer = timer(Id, Ms),
-    Request = #request{message = Message, from = From, timer = Timer},
+    Request = #request{message = Message, from = From, timer = Timer, accepted = now_us()},
     {ok, R#requests{
         all = All#{Id => Request},
         waiting = queue:in({Id, Timer}, Waiting),
@@ -46,7 +47,7 @@ timer(_, infinity) -> none;
 timer(Id, Ms) -> erlang:start_timer(Ms, self(), {request, Id}).
 
 %% @doc The first that waits, which is under way from now on.
--spec next(requests()) -> {id(), binary(), requests()} | empty.
+-spec next(requests()) -> {id(), binary(), AcceptedUs :: integer(), requests()} | empty.
 next(#requests{waiting = Waiting0, all = All, queued = Queued} = R) ->
     case queue:out(Waiting0) of
         {empty, _} ->
@@ -58,7 +59,8 @@ next(#requests{waiting = Waiting0, all = All, queued = Queued} = R) ->
                     Message =/= sent
                 ->
                     Sent = Request#request{message = sent, at = now_us()},
-                    {Id, Message, Rest#requests{all = All#{Id := Sent}, queued = Queued - 1}};
+                    Left = Rest#requests{all = All#{Id := Sent}, queued = Queued - 1},
+                    {Id, Message, Request#request.accepted, Left};
                 #{} ->
                     next(Rest)
             end
@@ -66,13 +68,13 @@ next(#requests{waiting = Waiting0, all = All, queued = Queued} = R) ->
 
 %% @doc Takes a request out, of which the outcome is known.
 -spec take(id(), requests()) ->
-    {#{from := pid(), taken_ms := float() | none}, requests()} | error.
+    {#{from := pid(), accepted := integer(), taken_ms := float() | none}, requests()} | error.
 take(Id, #requests{all = All, queued = Queued} = R) ->
     case maps:take(Id, All) of
-        {#request{from = From, timer = Timer, at = At, message = Message}, Rest} ->
+        {#request{from = From, timer = Timer, at = At, message = Message} = Request, Rest} ->
             _ = Timer =:= none orelse erlang:cancel_timer(Timer),
             Left = R#requests{all = Rest, queued = Queued - waits(Message)},
-            {#{from => From, taken_ms => since(At)}, Left};
+            {#{from => From, accepted => Request#request.accepted, taken_ms => since(At)}, Left};
         error ->
             error
     end.

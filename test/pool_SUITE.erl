@@ -112,6 +112,7 @@ queue_is_bounded(Config) ->
     Pool = pool(Config, Server, #{
         max_queue => 2, scaling => #{min => 1, max => 1, per_connection => 1}
     }),
+    Before = metrics(),
     Held = ask(Pool, <<"hold">>),
     ok = wait_for(fun() -> count(Server, <<"hold">>) =:= 1 end),
     Waiting = [ask(Pool, <<"echo">>), ask(Pool, <<"echo">>)],
@@ -119,7 +120,18 @@ queue_is_bounded(Config) ->
     release(Server),
     [?assertMatch({ok, _}, outcome(Pool, Id)) || Id <- [Held | Waiting]],
     ?assertMatch({ok, _}, outcome(Pool, ask(Pool, <<"echo">>))),
+    ?assertEqual([4, 1, 4, 4, 4], since(Before)),
     stop(Pool).
+
+%% Accepted, refused, answered, and how often a wait and an answer was measured.
+metrics() ->
+    Snapshot = erlmcp_native_metrics:overview(pool),
+    Value = fun(Name) -> maps:get(value, maps:get(Name, Snapshot)) end,
+    Count = fun(Name) -> maps:get(count, Value(Name)) end,
+    [Value(pool_requests), Value(pool_refused), Value(pool_outcomes)] ++
+        [Count(pool_wait_us), Count(pool_request_us)].
+
+since(Before) -> lists:zipwith(fun erlang:'-'/2, metrics(), Before).
 
 %% The server is told of one that was sent; its late answer is nobody's.
 timeouts(Config) ->
