@@ -25,7 +25,7 @@
 
 %% @doc Connects and waits until the connection stands. What else reaches the process meanwhile
 %% stays in its mailbox.
--spec dial(term(), erlmcp_native_path:path(), map(), pos_integer()) ->
+-spec dial(term(), erlmcp_native_path:path() | default, map(), pos_integer()) ->
     {ok, conn()} | {error, erlmcp_native:reason()}.
 dial(stdio, Path, Options, TimeoutMs) ->
     case erlmcp_native_stdio:options(Options) of
