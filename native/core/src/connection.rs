@@ -269,13 +269,14 @@ impl Connection {
         let (batches, mut status) = inbox.take(max_items, max_bytes);
         let items = batches.iter().map(|batch| batch.items.len()).sum();
         let busy = before >= BUSY || items > 1;
-        if status == Status::Armed && busy && shared.direct.get().is_some() {
+        let direct = shared.direct.get().is_some();
+        if status == Status::Armed && busy && direct {
             status = inbox.ask_again();
         }
         let full = before >= high_water && inbox.waiting() < inbox.high_water().mark();
         let given_back = claimed && !inbox.is_claimed();
         drop(inbox);
-        let returns = matches!(status, Status::Again | Status::More);
+        let returns = direct && matches!(status, Status::Again | Status::More);
         let unwritten = shared.taken(items, returns);
         if full || given_back || unwritten {
             shared.waker.wake();

@@ -1,10 +1,9 @@
 //! Whether a message leaves at once or with others.
 //!
-//! A write for each message of a burst costs its sender a system call and its peer a wake-up and a
-//! system call for each. What is queued leaves in one write; but a message that is alone should not
-//! wait for another thread to write it. So the first is written at once, by its sender, and those
-//! that follow it closely are queued. While the owner of the connection is known to come back, to
-//! take what else has arrived, nobody is woken for them: it writes them itself when it does.
+//! A write for each message of a burst costs its sender a system call, and its peer a wake-up and a
+//! system call, for each. An owner that is known to come back, to take what else has arrived, can
+//! write several at once when it does. What follows another message closely is left to it; the rest,
+//! and everything where the owner may be waiting, is written by its sender.
 
 use std::time::{Duration, Instant};
 
@@ -48,23 +47,20 @@ impl Cork {
         }
     }
 
-    /// A message is sent. Returns whether it is one of a burst.
+    /// A message is sent. Returns whether it is left to the owner.
     pub fn sends(&mut self, now: Instant) -> bool {
         let before = self.busy.replace(now);
-        before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE)
+        self.owner_returns
+            && before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE)
     }
 
-    /// Whether what is queued is left to the owner.
+    /// Whether the owner writes what is queued.
     pub fn is_on(&self) -> bool {
         self.owner_returns
     }
 
-    /// A message of a burst was queued. Returns whether the task is to be woken: to write it, or to
-    /// look after it.
+    /// A message was left to the owner. Returns whether the task is to be woken to look after it.
     pub fn queued(&mut self) -> bool {
-        if !self.owner_returns {
-            return true;
-        }
         self.used = true;
         !std::mem::replace(&mut self.watched, true)
     }
@@ -94,33 +90,37 @@ mod tests {
 
     const NEAR: Duration = Duration::from_micros(99);
 
+    fn of_an_owner_that_returns(start: Instant) -> Cork {
+        let mut cork = Cork::default();
+        cork.taken(2, true, start);
+        cork
+    }
+
     #[test]
-    fn those_that_follow_closely_are_a_burst() {
-        let (mut cork, start) = (Cork::default(), Instant::now());
-        assert!(!cork.sends(start));
+    fn those_that_follow_closely_are_left_to_an_owner_that_returns() {
+        let start = Instant::now();
+        let mut cork = of_an_owner_that_returns(start);
         assert!(cork.sends(start + NEAR));
         assert!(cork.sends(start + 2 * NEAR));
         assert!(!cork.sends(start + 2 * NEAR + CLOSE));
+        assert!(cork.sends(start + 3 * NEAR + CLOSE));
+        cork.taken(0, false, start + 4 * NEAR);
+        assert!(!cork.sends(start + 4 * NEAR));
     }
 
     #[test]
-    fn answers_to_what_came_together_are_a_burst_and_to_what_came_alone_are_not() {
-        let (mut cork, start) = (Cork::default(), Instant::now());
-        cork.taken(2, false, start);
+    fn the_answer_to_what_came_alone_is_not() {
+        let start = Instant::now();
+        let mut cork = of_an_owner_that_returns(start);
+        cork.taken(1, true, start);
+        assert!(!cork.sends(start));
         assert!(cork.sends(start + NEAR));
-        cork.taken(0, false, start);
-        assert!(cork.sends(start + NEAR));
-        cork.taken(1, false, start);
-        assert!(!cork.sends(start + NEAR));
     }
 
     #[test]
-    fn the_task_is_woken_for_each_unless_the_owner_returns() {
-        let (mut cork, start) = (Cork::default(), Instant::now());
-        assert!(cork.queued());
-        assert!(cork.queued());
+    fn the_task_is_woken_once() {
+        let mut cork = of_an_owner_that_returns(Instant::now());
         assert!(!cork.is_watched());
-        cork.taken(2, true, start);
         assert!(cork.queued());
         assert!(!cork.queued());
         assert!(cork.is_watched());
@@ -128,21 +128,20 @@ mod tests {
 
     #[test]
     fn a_late_owner_is_not_relied_on_until_it_takes() {
-        let (mut cork, start) = (Cork::default(), Instant::now());
-        cork.taken(2, true, start);
+        let start = Instant::now();
+        let mut cork = of_an_owner_that_returns(start);
         cork.queued();
         assert_eq!(cork.look(false), Watch::Write);
-        assert!(!cork.is_on());
+        assert!(!cork.sends(start));
         assert!(!cork.is_watched());
         cork.taken(2, true, start);
+        assert!(cork.sends(start));
         assert!(cork.queued());
-        assert!(!cork.queued());
     }
 
     #[test]
     fn watching_goes_on_while_there_is_something_to_watch() {
-        let (mut cork, start) = (Cork::default(), Instant::now());
-        cork.taken(2, true, start);
+        let mut cork = of_an_owner_that_returns(Instant::now());
         cork.queued();
         assert_eq!(cork.look(true), Watch::Go);
         assert_eq!(cork.look(true), Watch::Stop);

@@ -20,7 +20,7 @@ use crate::wire::GATHER;
 /// loopback. The rest is queued, however much room the socket has.
 const DIRECT_WRITE: usize = 256 * 1024;
 
-/// What is queued of a burst before its sender writes it itself, in bytes.
+/// What is left to the owner before its sender writes it itself, in bytes.
 const GATHERED: usize = 64 * 1024;
 
 impl Shared {
@@ -32,17 +32,17 @@ impl Shared {
             message.as_slice(),
         )?;
         let mut outbox = lock(&self.outbox);
-        let burst = self.direct.get().is_some() && outbox.cork.sends(Instant::now());
+        let left = outbox.cork.is_on() && outbox.cork.sends(Instant::now());
         let mut room = false;
-        let wake = if outbox.is_empty() && !burst {
+        let wake = if outbox.is_empty() && !left {
             self.begin(message, &envelope, &mut outbox)?;
             !outbox.is_empty()
         } else {
             self.queue(message, &envelope, priority, &mut outbox)?;
-            if burst && outbox.bytes() >= GATHERED {
+            if outbox.cork.is_on() && (!left || outbox.bytes() >= GATHERED) {
                 room = self.write_queued(&mut outbox);
             }
-            !outbox.is_empty() && (!burst || outbox.cork.queued())
+            !outbox.is_empty() && (!left || outbox.cork.queued())
         };
         drop(outbox);
         if room {
