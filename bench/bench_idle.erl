@@ -4,7 +4,7 @@
 -export([groups/0]).
 
 %% Called in a fresh VM.
--export([listen/1, memory/0, await_accepted/1]).
+-export([listen/1, memory/1, await_accepted/1]).
 
 -define(COUNT, 10000).
 -define(TIMEOUT_MS, 60000).
@@ -47,10 +47,10 @@ measure(Path) ->
     Vm = bench_peer:start_vm(),
     Client = bench_peer:start_sender(),
     {Port, Server} = bench_peer:call(Vm, ?MODULE, listen, [Path]),
-    {Rss0, Total0} = bench_peer:call(Vm, ?MODULE, memory, []),
+    {Rss0, Total0} = bench_peer:call(Vm, ?MODULE, memory, [0]),
     ok = bench_peer:hold(Client, Port, ?COUNT),
     ok = bench_peer:call(Vm, ?MODULE, await_accepted, [Server]),
-    {Rss, Total} = bench_peer:call(Vm, ?MODULE, memory, []),
+    {Rss, Total} = bench_peer:call(Vm, ?MODULE, memory, [2 * ?HIBERNATE_AFTER_MS]),
     bench_peer:stop(Client),
     bench_peer:stop(Vm),
     [(Rss - Rss0) / ?COUNT, (Total - Total0) / ?COUNT].
@@ -111,9 +111,10 @@ connections({owner, Owner}) ->
     end.
 
 %% @private
--spec memory() -> {Rss :: non_neg_integer(), Total :: non_neg_integer()}.
-memory() ->
+-spec memory(WaitMs :: non_neg_integer()) ->
+    {Rss :: non_neg_integer(), Total :: non_neg_integer()}.
+memory(WaitMs) ->
     receive
-    after 2 * ?HIBERNATE_AFTER_MS -> ok
+    after WaitMs -> ok
     end,
     {bench_os:settled_rss_bytes(), erlang:memory(total)}.

@@ -35,7 +35,7 @@ group(Direction, Name, Variants, Bars) ->
         ],
         variants => Variants,
         ratios => [{Case, nif, To, Bar} || {To, Bar} <- Bars],
-        runs => 7
+        runs => 5
     }.
 
 variant(Path, Run) -> #{path => Path, run => Run}.

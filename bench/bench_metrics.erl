@@ -5,10 +5,10 @@
 -export([groups/0]).
 
 -define(RUNS, 5).
--define(SECONDS, 2).
+-define(SECONDS, 1).
 -define(CONNECTIONS, 64).
 -define(BYTES, 1024).
--define(COUNT, 1000000).
+-define(COUNT, 500000).
 -define(WINDOW, 256).
 -define(SENT, 200 * ?WINDOW).
 

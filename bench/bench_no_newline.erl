@@ -7,8 +7,8 @@
 %% 1 Gbit/s. Unthrottled, the sender alone would take one of two cores from the echo server and
 %% the measured node, which says nothing about either.
 -define(BYTES_PER_SECOND, 125000000).
--define(WARM_UP, 2000).
--define(COUNT, 10000).
+-define(WARM_UP, 1000).
+-define(COUNT, 6000).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].

@@ -11,7 +11,7 @@
 
 -define(FRAME_BYTES, 1023).
 -define(WARM_UP, 1000).
--define(COUNT, 5000).
+-define(COUNT, 3000).
 
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].
@@ -32,7 +32,7 @@ groups() ->
                 {Name, nif, To, Bar}
              || Name <- Cases, {To, Bar} <- [{gen_tcp, 1}, {beam, none}]
             ],
-            runs => 9,
+            runs => 7,
             setup => fun() ->
                 Peer = bench_peer:start_sender(),
                 {Peer, bench_peer:serve(Peer, echo)}

@@ -5,7 +5,7 @@
 -export([groups/0]).
 
 -define(MIB, 1048576).
--define(COUNT_1K, 1000000).
+-define(COUNT_1K, 500000).
 -define(COUNT_OWNER, 300000).
 -define(COUNT_64K, 12000).
 -define(COUNT_DECODE, 100000).
@@ -104,7 +104,7 @@ frames() ->
             {frame_1m, nif, erlmcp05, none},
             {frame_1m, nif, beam, none}
         ],
-        runs => 7,
+        runs => 5,
         setup => fun() -> server([{blast, 64 * ?MIB, 1}, {blast, ?MIB, 64}]) end,
         teardown => fun stop/1,
         checks => fun linear/1

@@ -11,7 +11,7 @@
 -export([measure/3]).
 
 -define(SENDERS, [50, 10, 1]).
--define(DURATION_MS, 1000).
+-define(DURATION_MS, 500).
 -define(SAMPLE_MS, 2).
 
 %% @doc The groups of {@link bench}.

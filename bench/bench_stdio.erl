@@ -90,8 +90,8 @@ large_lines() ->
     }.
 
 %% The technique of erlmcp 0.5 does some thousands of calls of 1 KB in a second, and 50 of 64 KB.
-sizes(erlmcp05) -> #{many => 1000, large => 25, single => 500};
-sizes(_) -> #{many => 20000, large => 1000, single => 3000}.
+sizes(erlmcp05) -> #{many => 500, large => 15, single => 300};
+sizes(_) -> #{many => 10000, large => 500, single => 2000}.
 
 case_of({Name, Metric, Unit, Better}) ->
     #{name => Name, metric => Metric, unit => Unit, better => Better}.

@@ -21,7 +21,7 @@ fail() {
 core() {
     if command -v cargo >/dev/null && cargo --version >/dev/null 2>&1; then
         cargo bench --locked -p erlmcp_core --bench frame --bench json -- \
-            --warm-up-time 0.2 --measurement-time 0.5 --noplot
+            --warm-up-time 0.1 --measurement-time 0.3 --noplot
     else
         echo 'bench: no Rust in PATH, the benches of the core are left out'
     fi
