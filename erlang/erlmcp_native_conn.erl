@@ -162,6 +162,7 @@ push(#state{readable = true, window = Window, link = Link} = State) ->
     Pushed = deliver(Items, heard(Items, State#state{link = Next})),
     case Status of
         more -> {ok, remind(Pushed)};
+        again when Pushed#state.window =:= 0 -> look(Pushed);
         again -> {ok, remind(Pushed)};
         _ -> drained(Status, Pushed)
     end;
@@ -231,7 +232,7 @@ take(MaxItems, MaxBytes, From, #state{link = Link, window = 0} = State) ->
 take(_, _, _, State) ->
     {reply, {error, active}, State}.
 
-%% The owner has taken everything and waits for `ready'.
+%% Everything was taken, and the owner waits for `ready'.
 look(#state{link = Link} = State) ->
     {[], Status, Next} = erlmcp_native_link:take(Link, 0, 0),
     Looked = State#state{link = Next},

@@ -31,6 +31,7 @@ cases() ->
         decoded_within_bounds,
         active_once,
         active_window,
+        ready_after_the_window,
         active_false_and_take,
         ready_after_everything_was_taken,
         take_bounds,
@@ -236,6 +237,34 @@ active_window(Config) ->
     ?assertEqual(passive, receive_event(Conn)),
     ok = erlmcp_native:set_active(Conn, true),
     ?assertEqual(Numbers(16, 20), receive_frames(Conn, 5)).
+
+%% What came together uses the window up; what comes later is announced, and so is the end.
+ready_after_the_window(Config) ->
+    {Conn, Peer} = raw_pair(Config, #{active => 2}),
+    ok = gen_tcp:send(Peer, <<"a\nb\n">>),
+    ?assertEqual([<<"a">>, <<"b">>], receive_frames(Conn, 2)),
+    ?assertEqual(passive, receive_event(Conn)),
+    ok = gen_tcp:send(Peer, <<"c\nd\n">>),
+    ?assertEqual(ready, receive_event(Conn)),
+    %% They may come one after the other.
+    ?assertEqual([<<"c">>, <<"d">>], taken(Conn, 2)),
+    ok = erlmcp_native:set_active(Conn, 2),
+    ok = gen_tcp:send(Peer, <<"e\nf\n">>),
+    ?assertEqual([<<"e">>, <<"f">>], receive_frames(Conn, 2)),
+    ?assertEqual(passive, receive_event(Conn)),
+    ok = gen_tcp:close(Peer),
+    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual({ok, []}, erlmcp_native:take(Conn, 1)),
+    ?assertEqual({down, closed, final}, receive_event(Conn)).
+
+taken(Conn, Count) when Count > 0 ->
+    {ok, Frames} = erlmcp_native:take(Conn, Count),
+    case Count - length(Frames) of
+        0 -> Frames;
+        Left ->
+            _ = [ready = receive_event(Conn) || Frames =:= []],
+            Frames ++ taken(Conn, Left)
+    end.
 
 active_false_and_take(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false}),
