@@ -126,7 +126,8 @@
 %% `connected': the connection stands, again after each reconnect. `ready': not active, and there
 %% is something to {@link take/3}; told once until everything was taken. `{frames, Items}': active.
 %% `passive': the window given with {@link set_active/2} is used up. `writable': a send was refused
-%% with `busy' and there is room again. `eof': the peer has shut down its side, only with
+%% with `busy' and there is room again, or none is needed any more because the connection has ended.
+%% `eof': the peer has shut down its side, only with
 %% `half_close'. `{stderr, Lines}': a child process has written these to its standard error, only
 %% with `stderr => owner'; lines are dropped, and counted, where they come faster than they are
 %% taken, or lie unread in the owner's mailbox (1,000 messages or 1 MiB). `{down, Reason, Next}':

@@ -70,6 +70,7 @@ groups() ->
             answer_of_another_server,
             slow_server,
             peer_that_does_not_read_answers,
+            peer_that_ends_with_answers_unread,
             peer_that_never_reads_answers,
             answer_over_the_limit,
             listens,
@@ -802,6 +803,36 @@ peer_that_never_reads_answers(Config) ->
     ok = gen_tcp:send(Next, <<"again\n">>),
     ?assertEqual({mcp_message, t, <<"again">>}, next_message()),
     ended(T).
+
+%% Nothing is taken while answers wait, and yet the end is found.
+peer_that_ends_with_answers_unread(Config) ->
+    {Listen, Port} = listen(),
+    Limits = #{server_id => s, max_queue_bytes => 200000, linger_ms => 0},
+    ok = erlmcp_native_registry:register_server(s, self(), #{}),
+    {ok, T} = ?ROUTED:start_link(t, options(Config, Port, Limits)),
+    Answer = binary:copy(<<"a">>, 99999),
+    Round = fun(_, Peer) ->
+        ok = gen_tcp:send(Peer, <<"question\n">>),
+        until_message({mcp_message, t, <<"question">>}),
+        [ok = erlmcp_native_registry:route_to_transport(t, s, Answer) || _ <- numbers(150)],
+        settled(T),
+        ok = gen_tcp:send(Peer, <<"unread\nunread\n">>),
+        settled(T),
+        ok = inet:setopts(Peer, [{linger, {true, 0}}]),
+        ok = gen_tcp:close(Peer),
+        accept(Listen)
+    end,
+    Last = lists:foldl(Round, accept(Listen), [1, 2]),
+    ok = gen_tcp:send(Last, <<"again\n">>),
+    until_message({mcp_message, t, <<"again">>}),
+    ended(T).
+
+%% What was read before an end may be delivered after it.
+until_message(Message) ->
+    case next_message() of
+        Message -> ok;
+        {mcp_message, t, <<"unread">>} -> until_message(Message)
+    end.
 
 answer_over_the_limit(Config) ->
     {T, Peer} = routed_here(Config, #{guard => server, max_frame_bytes => 1000}),

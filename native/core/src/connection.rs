@@ -583,9 +583,12 @@ impl Shared {
     }
 
     fn end(&self, reason: Error) {
-        lock(&self.outbox).end();
+        let refused = lock(&self.outbox).end();
         let tell = lock(&self.inbox).end(reason);
         self.emit_ready(tell);
+        if refused {
+            self.emit_writable();
+        }
     }
 
     fn emit_ready(&self, tell: bool) {

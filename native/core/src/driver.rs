@@ -121,7 +121,10 @@ impl Driver {
                 return Poll::Ready(Step::Ended(error));
             }
             // What it still has to say is worth reading, and its exit tells more.
-            lock(&self.shared.outbox).deafen();
+            let refused = lock(&self.shared.outbox).deafen();
+            if refused {
+                self.shared.emit_writable();
+            }
         }
         let step = self.poll_receive_all(cx);
         self.shared.tell_waiting();

@@ -123,12 +123,15 @@ impl Outbox {
         }
     }
 
-    /// The peer reads nothing more; it may still have something to say.
-    pub fn deafen(&mut self) {
-        if self.phase == Phase::Open {
-            self.end();
-            self.phase = Phase::Deaf;
+    /// The peer reads nothing more; it may still have something to say. Returns what
+    /// [`Outbox::end`] does.
+    pub fn deafen(&mut self) -> bool {
+        if self.phase != Phase::Open {
+            return false;
         }
+        let refused = self.end();
+        self.phase = Phase::Deaf;
+        refused
     }
 
     /// Nothing more is accepted; what waits is still sent.
@@ -138,12 +141,13 @@ impl Outbox {
         }
     }
 
-    /// Nothing more can be sent.
-    pub fn end(&mut self) {
+    /// Nothing more can be sent. Returns whether a refused sender waits to be told of room: it may
+    /// take nothing before it can send, and so would never learn of the end.
+    pub fn end(&mut self) -> bool {
         self.phase = Phase::Ended;
         self.forget();
         self.bytes = 0;
-        self.refused = false;
+        std::mem::take(&mut self.refused)
     }
 
     fn forget(&mut self) {
@@ -398,6 +402,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_sender_is_told_of_the_end_once() {
+        let mut outbox = open(10);
+        push(&mut outbox, 10).unwrap();
+        assert_eq!(outbox.admit(1, false), Err(Error::Busy));
+        assert!(outbox.deafen());
+        assert!(!outbox.deafen());
+        assert!(!outbox.end());
+    }
+
+    #[test]
     fn written_bytes_may_end_inside_a_part() {
         let mut outbox = open(100);
         add(&mut outbox, b"abc", Role::Other);
@@ -469,7 +483,7 @@ mod tests {
         outbox.close();
         assert_eq!(outbox.admit(1, true), Err(Error::Closed));
         assert_eq!(outbox.bytes(), 3);
-        outbox.end();
+        assert!(!outbox.end());
         assert!(outbox.is_empty());
     }
 }
