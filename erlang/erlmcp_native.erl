@@ -127,12 +127,12 @@
 %% is something to {@link take/3}; told once until everything was taken. `{frames, Items}': active.
 %% `passive': the window given with {@link set_active/2} is used up. `writable': a send was refused
 %% with `busy' and there is room again, or none is needed any more because the connection has ended.
-%% `eof': the peer has shut down its side, only with
-%% `half_close'. `{stderr, Lines}': a child process has written these to its standard error, only
-%% with `stderr => owner'; lines are dropped, and counted, where they come faster than they are
-%% taken, or lie unread in the owner's mailbox (1,000 messages or 1 MiB). `{down, Reason, Next}':
-%% the connection is lost or could not be made, and everything that had arrived was delivered
-%% before; `{retry_in, Ms}' or, and then the process has ended, `final'.
+%% `eof': the peer has shut down its side, only with `half_close'. `{stderr, Lines}': a child
+%% process has written these to its standard error, only with `stderr => owner'; lines are
+%% dropped, and counted, where they come faster than they are taken, or lie unread in the owner's
+%% mailbox (1,000 messages or 1 MiB). `{down, Reason, Next}': the connection is lost or could not
+%% be made, and everything that had arrived was delivered before; `{retry_in, Ms}' or, and then
+%% the process has ended, `final'.
 
 -type listener_event() :: {accepted, Conn :: pid()} | {down, reason(), final}.
 %% What the owner of a listener receives as `{erlmcp_native, Listener, Event}'. The connection's

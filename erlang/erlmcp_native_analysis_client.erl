@@ -22,7 +22,7 @@ open(#{path := Path, timeout_ms := TimeoutMs, batch := Batch}, Endpoint, Options
     Deadline = erlang:monotonic_time(millisecond) + TimeoutMs,
     Given = maps:merge(#{decode => json}, Options),
     case erlmcp_native_analysis_link:dial(Endpoint, Path, Given, TimeoutMs) of
-        {ok, Conn} ->
+        {ok, _Unasked, Conn} ->
             Client = #client{conn = Conn, batch = erlmcp_native_analysis_batch:new(Batch)},
             initialize(Client, revision(Batch), Deadline);
         {error, _} = Error ->

@@ -27,8 +27,8 @@ serve() ->
     Options = #{
         decode => json, max_frame_bytes => ?MAX_BYTES, max_queue_bytes => ?MAX_BYTES
     },
-    {ok, Conn} = erlmcp_native_analysis_link:dial(stdio, default, Options, ?CONNECT_MS),
-    loop(Conn).
+    {ok, Events, Conn} = erlmcp_native_analysis_link:dial(stdio, default, Options, ?CONNECT_MS),
+    events(Events, Conn).
 
 loop(Conn) ->
     receive

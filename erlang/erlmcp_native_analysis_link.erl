@@ -23,10 +23,11 @@
 -define(ITEMS, 256).
 -define(BYTES, 262144).
 
-%% @doc Connects and waits until the connection stands. What else reaches the process meanwhile
-%% stays in its mailbox.
+%% @doc Connects and waits until the connection stands, and says what has happened with it by then:
+%% who connects first may have spoken already. What else reaches the process meanwhile stays in its
+%% mailbox.
 -spec dial(term(), erlmcp_native_path:path() | default, map(), pos_integer()) ->
-    {ok, conn()} | {error, erlmcp_native:reason()}.
+    {ok, [event()], conn()} | {error, erlmcp_native:reason()}.
 dial(stdio, Path, Options, TimeoutMs) ->
     case erlmcp_native_stdio:options(Options) of
         {ok, Connection} -> dial_checked(stdio, Path, Connection, TimeoutMs);
@@ -56,9 +57,7 @@ await(Conn, Others, Deadline) ->
     receive
         Msg ->
             case handle_info(Msg, Conn) of
-                {[connected | Events], Next} ->
-                    ok = later(Events, Next),
-                    given_back(Others, {ok, Next});
+                {[connected | Events], Next} -> given_back(Others, {ok, Events, Next});
                 {[{down, Reason} | _], _} -> given_back(Others, {error, Reason});
                 {[], Next} -> await(Next, Others, Deadline);
                 unknown -> await(Conn, [Msg | Others], Deadline)
@@ -67,13 +66,6 @@ await(Conn, Others, Deadline) ->
         close(Conn),
         given_back(Others, {error, timeout})
     end.
-
-%% Who connects first may have spoken already.
-later([], _) ->
-    ok;
-later(Events, #conn{ref = Ref}) ->
-    self() ! {?MODULE, Ref, {events, Events}},
-    ok.
 
 given_back(Others, Result) ->
     lists:foreach(fun(Msg) -> self() ! Msg end, lists:reverse(Others)),
@@ -88,9 +80,7 @@ adopt(Module, Socket) ->
 -spec handle_info(term(), conn()) -> {[event()], conn()} | unknown.
 handle_info({?MODULE, Ref, take}, #conn{ref = Ref} = Conn) ->
     take(Conn, []);
-handle_info({?MODULE, Ref, {events, Events}}, #conn{ref = Ref} = Conn) ->
-    {Events, Conn};
-handle_info({?MODULE, _, _}, _) ->
+handle_info({?MODULE, _, take}, _) ->
     unknown;
 handle_info(Msg, #conn{link = Link} = Conn) ->
     case erlmcp_native_link:handle_info(Msg, Link) of

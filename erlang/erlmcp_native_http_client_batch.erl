@@ -3,7 +3,7 @@
 %% each message as if it had been sent alone.
 -module(erlmcp_native_http_client_batch).
 
--export([read/1, messages/1, ids/1, waiting/2, each/3]).
+-export([read/1, messages/1, ids/1, is_mixed/1, waiting/2, each/3]).
 
 -export_type([batch/0]).
 
@@ -39,18 +39,22 @@ messages({_, Messages}) -> Messages.
 -spec ids(batch()) -> [id()].
 ids({_, Messages}) -> [Id || #{kind := request, id := Id} <- Messages].
 
+%% @doc Whether there is something in it that is not a request.
+-spec is_mixed(batch()) -> boolean().
+is_mixed({_, Messages}) -> lists:any(fun(#{kind := Kind}) -> Kind =/= request end, Messages).
+
 %% @doc The requests that wait for their responses on this exchange.
 -spec waiting(#exchange{}, #core{}) -> [id()].
 waiting(#exchange{role = {batch, Batch}, key = Key}, #core{requests = Requests}) ->
     [Id || Id <- ids(Batch), {ok, #{exchange := At}} <- [?REQUESTS:find(Id, Requests)], At =:= Key].
 
 %% @doc Does with each message whose fate is open what is done with one that was sent alone.
--spec each(fun((message(), #exchange{}, #core{}) -> #core{}), #exchange{}, #core{}) -> #core{}.
+-spec each(fun((#exchange{}, #core{}) -> #core{}), #exchange{}, #core{}) -> #core{}.
 each(Do, #exchange{role = {batch, Batch}} = Exchange, Core) ->
     One = fun(Message, Acc) ->
         Alone = Exchange#exchange{role = {post, Message}},
         case ?EXCHANGE:still_wanted(Alone, Acc) of
-            true -> Do(Message, Alone, Acc);
+            true -> Do(Alone, Acc);
             false -> Acc
         end
     end,

@@ -4,16 +4,14 @@
 
 -export([new/1, ask/2, sent/3, told/2]).
 
--export_type([breaker/0, tickets/0]).
+-export_type([breaker/0]).
 
 -record(guarded, {
     key :: {http, term()},
     options :: map() | true,
     %% What is owed for the requests that are under way.
-    tickets = #{} :: tickets()
+    tickets = #{} :: #{binary() | integer() => erlmcp_native_breakers:ticket()}
 }).
-
--type tickets() :: #{binary() | integer() => erlmcp_native_breakers:ticket()}.
 
 -opaque breaker() :: none | #guarded{}.
 
@@ -22,47 +20,38 @@ new(#{breaker := false}) -> none;
 new(#{breaker := Options, url := #{origin := Origin}}) ->
     #guarded{key = {http, Origin}, options = Options}.
 
-%% @doc Whether a message may be sent, or a batch. Only requests are counted, and only they are
-%% refused.
--spec ask(iodata(), breaker()) -> {ok, tickets()} | {error, breaker_open}.
+%% @doc Whether a message may be sent. Only requests are counted, and only they are refused. A batch
+%% is one call, whose outcome is that of its first request: counted one by one, more of them than
+%% a breaker has probes would never be let through, and so never close it.
+-spec ask(iodata(), breaker()) ->
+    {ok, none | {binary() | integer(), erlmcp_native_breakers:ticket()}} | {error, breaker_open}.
 ask(_, none) ->
-    {ok, #{}};
-ask(Message, Guarded) ->
-    case erlmcp_native_json:scan(iolist_to_binary(Message)) of
-        {ok, {batch, Elements}} -> ask_each([Envelope || {_, Envelope} <- Elements], #{}, Guarded);
-        {ok, Envelope} -> ask_each([Envelope], #{}, Guarded);
-        {error, _} -> {ok, #{}}
+    {ok, none};
+ask(Message, #guarded{key = Key, options = Options}) ->
+    case requests(erlmcp_native_json:scan(iolist_to_binary(Message))) of
+        [Id | _] ->
+            case erlmcp_native_breakers:ask(Key, Options) of
+                {ok, Ticket} -> {ok, {Id, Ticket}};
+                {error, breaker_open} = Open -> Open
+            end;
+        [] ->
+            {ok, none}
     end.
 
-ask_each([], Tickets, _) ->
-    {ok, Tickets};
-ask_each([#{kind := request, id := Id} | Envelopes], Tickets, Guarded) when
-    not is_map_key(Id, Tickets)
-->
-    #guarded{key = Key, options = Options} = Guarded,
-    case erlmcp_native_breakers:ask(Key, Options) of
-        {ok, Ticket} ->
-            ask_each(Envelopes, Tickets#{Id => Ticket}, Guarded);
-        {error, breaker_open} = Open ->
-            ok = give_back(Tickets),
-            Open
-    end;
-ask_each([_ | Envelopes], Tickets, Guarded) ->
-    ask_each(Envelopes, Tickets, Guarded).
+requests({ok, #{kind := request, id := Id}}) -> [Id];
+requests({ok, {batch, Elements}}) -> [Id || {_, #{kind := request, id := Id}} <- Elements];
+requests(_) -> [].
 
 %% @doc What became of the wish to send it.
--spec sent(tickets(), ok | {error, term()}, breaker()) -> breaker().
-sent(New, _, Breaker) when map_size(New) =:= 0 ->
+-spec sent(none | {binary() | integer(), erlmcp_native_breakers:ticket()}, term(), breaker()) ->
+    breaker().
+sent(none, _, Breaker) ->
     Breaker;
-sent(New, ok, #guarded{tickets = Tickets} = Breaker) ->
-    Breaker#guarded{tickets = maps:merge(Tickets, New)};
-sent(New, {error, _}, Breaker) ->
-    ok = give_back(New),
+sent({Id, Ticket}, ok, #guarded{tickets = Tickets} = Breaker) ->
+    Breaker#guarded{tickets = Tickets#{Id => Ticket}};
+sent({_, Ticket}, {error, _}, Breaker) ->
+    ok = erlmcp_native_breakers:done(Ticket, cancelled),
     Breaker.
-
-give_back(Tickets) ->
-    GiveBack = fun(Ticket) -> ok = erlmcp_native_breakers:done(Ticket, cancelled) end,
-    lists:foreach(GiveBack, maps:values(Tickets)).
 
 %% @doc What the owner is told.
 -spec told([erlmcp_native_http_client_core:event()], breaker()) -> breaker().

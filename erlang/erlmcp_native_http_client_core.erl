@@ -152,17 +152,12 @@ accept(Message, Core) ->
 
 accept_batch({_, Messages} = Batch, #core{requests = Requests, session = Session} = Core) ->
     Ids = ?BATCH:ids(Batch),
-    Unique = length(lists:usort(Ids)) =:= length(Ids),
-    case {?SESSION:takes_batches(Session), Unique} of
-        {false, _} ->
-            {{error, not_allowed}, Core};
-        {true, true} ->
-            case lists:any(fun(Id) -> ?REQUESTS:is_waiting(Id, Requests) end, Ids) of
-                true -> {{error, duplicate_id}, Core};
-                false -> room(length(Messages), fun(C) -> submit_batch(Batch, C) end, Core)
-            end;
-        {true, false} ->
-            {{error, duplicate_id}, Core}
+    IsWaiting = fun(Id) -> ?REQUESTS:is_waiting(Id, Requests) end,
+    Repeats = length(lists:usort(Ids)) < length(Ids) orelse lists:any(IsWaiting, Ids),
+    case {?SESSION:takes_batches(Session), Repeats} of
+        {false, _} -> {{error, not_allowed}, Core};
+        {true, true} -> {{error, duplicate_id}, Core};
+        {true, false} -> room(length(Messages), fun(C) -> submit_batch(Batch, C) end, Core)
     end.
 
 submit_batch({_, Messages} = Batch, #core{requests = Requests} = Core) ->

@@ -129,11 +129,19 @@ drop_exchange(Key, #core{exchanges = Exchanges, wire = Wire} = Core) ->
             Core
     end.
 
-%% @doc A request no longer waits on an exchange, which ends unless others do.
+%% @doc A request no longer waits on an exchange, which ends with it unless it carries more: what
+%% was not sent yet would be lost.
 -spec leave(none | key(), #core{}) -> #core{}.
 leave(Key, #core{exchanges = Exchanges} = Core) ->
-    case others_wait(Key, Exchanges, Core) of
-        true -> Core;
+    case {others_wait(Key, Exchanges, Core), Exchanges} of
+        {true, _} -> Core;
+        {false, #{Key := #exchange{role = {batch, Batch}}}} -> leave_batch(Key, Batch, Core);
+        {false, _} -> drop_exchange(Key, Core)
+    end.
+
+leave_batch(Key, Batch, Core) ->
+    case ?BATCH:is_mixed(Batch) of
+        true -> linger(Key, Core);
         false -> drop_exchange(Key, Core)
     end.
 
@@ -208,10 +216,13 @@ too_large(Key, #core{exchanges = Exchanges} = Core) ->
             Core
     end.
 
+unreadable(#exchange{role = {post, #{kind := request, id := Id}}}, Core) ->
+    ?OUTCOME:fail(Id, message_too_large, Core);
 unreadable(#exchange{role = {post, Message}}, Core) ->
-    ?OUTCOME:failed(Message, message_too_large, Core);
+    %% It was in a batch, and its part of the answer is the status.
+    ?OUTCOME:delivered(Message, Core);
 unreadable(#exchange{role = {batch, _}} = Exchange, Core) ->
-    ?BATCH:each(fun(_, One, Acc) -> unreadable(One, Acc) end, Exchange, Core);
+    ?BATCH:each(fun unreadable/2, Exchange, Core);
 unreadable(#exchange{role = {resume, Id}}, Core) ->
     ?OUTCOME:fail(Id, message_too_large, Core);
 unreadable(#exchange{role = listen}, Core) ->
@@ -278,14 +289,13 @@ redirect(Location, Url) -> ?URL:redirect(Location, Url).
 still_wanted(#exchange{role = {post, #{kind := Kind}}}, _) when Kind =/= request -> true;
 still_wanted(#exchange{role = Role}, _) when Role =:= listen; Role =:= sse -> true;
 still_wanted(#exchange{role = {batch, Batch}} = Exchange, Core) ->
-    Others = length(?BATCH:messages(Batch)) - length(?BATCH:ids(Batch)),
-    Others > 0 orelse waiting(Exchange, Core) =/= [];
+    ?BATCH:is_mixed(Batch) orelse waiting(Exchange, Core) =/= [];
 still_wanted(Exchange, Core) ->
     waiting(Exchange, Core) =/= [].
 
 given_up(Reason, #exchange{role = {post, Message}}, Core) -> ?OUTCOME:failed(Message, Reason, Core);
 given_up(Reason, #exchange{role = {batch, _}} = Exchange, Core) ->
-    ?BATCH:each(fun(_, One, Acc) -> given_up(Reason, One, Acc) end, Exchange, Core);
+    ?BATCH:each(fun(One, Acc) -> given_up(Reason, One, Acc) end, Exchange, Core);
 given_up(Reason, #exchange{role = {resume, Id}}, Core) -> ?OUTCOME:fail(Id, Reason, Core);
 given_up(_, #exchange{role = listen}, Core) -> ?STREAM:deaf(Core);
 given_up(_, #exchange{role = sse} = Exchange, Core) -> ?STREAM:sse_ended(Exchange, Core).

@@ -1,7 +1,8 @@
 %% @private What becomes of a message that was sent: answered, refused, sent again, or given up.
 -module(erlmcp_native_http_client_outcome).
 
--export([finished/2, refused_finally/5, broken/3, failed/3, tell_owner/4, fail/3, dropped/3]).
+-export([finished/2, delivered/2, refused_finally/5, broken/3, failed/3]).
+-export([tell_owner/4, fail/3, dropped/3]).
 
 -include("erlmcp_native_http_client.hrl").
 
@@ -15,12 +16,12 @@ outcome(#exchange{role = Role, answer = Answer} = Exchange, Other, Core) ->
     Status = ?ANSWER:status(Answer),
     case {?EXCHANGE:is_redirect(Status, Role), Role, Status div 100} of
         {true, _, _} -> ?EXCHANGE:redirected(Status, Exchange, Core);
-        {false, {batch, _}, _} -> ?BATCH:each(each_outcome(Other), Exchange, Core);
+        {false, {batch, _}, _} -> ?BATCH:each(outcome_of(Other), Exchange, Core);
         {false, _, 2} -> succeeded(Role, Exchange, Core);
         {false, _, _} -> refused(Role, Status, Other, Exchange, Core)
     end.
 
-each_outcome(Other) -> fun(_, Exchange, Core) -> outcome(Exchange, Other, Core) end.
+outcome_of(Other) -> fun(Exchange, Core) -> outcome(Exchange, Other, Core) end.
 
 succeeded({post, #{kind := request, id := Id}}, Exchange, #core{mode = Mode} = Core) ->
     Kind = ?ANSWER:kind(Exchange#exchange.answer),
@@ -131,7 +132,7 @@ challenge(Answer) ->
 %% @doc There is no answer, or no more of it.
 -spec broken(erlmcp_native_http_client_path:failure(), #exchange{}, #core{}) -> #core{}.
 broken(Failure, #exchange{role = {batch, _}} = Exchange, Core) ->
-    ?BATCH:each(fun(_, One, Acc) -> broken(Failure, One, Acc) end, Exchange, Core);
+    ?BATCH:each(fun(One, Acc) -> broken(Failure, One, Acc) end, Exchange, Core);
 broken(#{reason := Reason} = Failure, #exchange{role = Role, answer = Answer} = Exchange, Core) ->
     case {Role, ?EXCHANGE:still_wanted(Exchange, Core)} of
         {_, false} ->
@@ -198,6 +199,8 @@ left_ms(#{kind := request, id := Id}, #core{requests = Requests}) ->
 left_ms(_, #core{options = #{timeout_ms := Ms}}) ->
     Ms.
 
+%% @doc What wants no response has arrived.
+-spec delivered(message(), #core{}) -> #core{}.
 delivered(#{method := <<"notifications/initialized">>, modern := none}, Core) ->
     #core{session = Session, restarting = Restarting} = Core,
     Confirmed = Core#core{

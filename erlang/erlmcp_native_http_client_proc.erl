@@ -57,7 +57,7 @@ init(#{owner := Owner, max_owner_queue := Messages, max_owner_bytes := Bytes} = 
     {reply, term(), #state{}} | {stop, normal, ok, #state{}}.
 handle_call({send, Message, Limits}, _, #state{breaker = Breaker} = State) ->
     case erlmcp_native_http_client_breaker:ask(Message, Breaker) of
-        {ok, Tickets} -> send(Message, Limits, Tickets, State);
+        {ok, Ticket} -> send(Message, Limits, Ticket, State);
         {error, breaker_open} = Error -> {reply, Error, State}
     end;
 handle_call({cancel, Id}, _, #state{core = Core} = State) ->
@@ -142,9 +142,9 @@ unread(Owner) when node(Owner) =:= node() ->
 unread(_) ->
     {0, false}.
 
-send(Message, Limits, Tickets, #state{core = Core, breaker = Breaker} = State) ->
+send(Message, Limits, Ticket, #state{core = Core, breaker = Breaker} = State) ->
     {Result, Events, Next} = erlmcp_native_http_client_core:send(Message, Limits, Core),
-    Sent = erlmcp_native_http_client_breaker:sent(Tickets, Result, Breaker),
+    Sent = erlmcp_native_http_client_breaker:sent(Ticket, Result, Breaker),
     {reply, Result, tell(Events, State#state{core = Next, breaker = Sent})}.
 
 tell([], State) ->

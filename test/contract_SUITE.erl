@@ -599,7 +599,7 @@ max_connections(Config) ->
     ?assertEqual([<<"hello">>], receive_frames(Three, 1)).
 
 handler_per_connection(Config) ->
-    Options = options(Config, #{handler => {?MODULE, start_echo, [0]}}),
+    Options = options(Config, #{handler => {?MODULE, start_echo, [none]}}),
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, maps:remove(active, Options)),
     Peers = [
         begin
@@ -613,37 +613,37 @@ handler_per_connection(Config) ->
 
 %% What an owner answers leaves together with the next answer, but does not wait for it for long.
 answer_does_not_wait_for_the_next(Config) ->
-    Options = options(Config, #{handler => {?MODULE, start_echo, [700]}}),
+    Options = options(Config, #{handler => {?MODULE, start_echo, [self()]}}),
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, maps:remove(active, Options)),
     {ok, Peer} = gen_tcp:connect({127, 0, 0, 1}, port(Listener), [binary, {active, false}]),
     [
         begin
             ok = gen_tcp:send(Peer, <<"1\n2\n3\n">>),
-            Started = erlang:monotonic_time(millisecond),
-            {ok, <<"1\n">>} = gen_tcp:recv(Peer, 2, ?WAIT),
-            First = erlang:monotonic_time(millisecond) - Started,
-            {ok, <<"2\n3\n">>} = gen_tcp:recv(Peer, 4, ?WAIT),
-            ?assert(First < 500, First)
+            Working = receive {working, Pid} -> Pid after ?WAIT -> ct:fail(idle) end,
+            ?assertEqual({ok, <<"1\n">>}, gen_tcp:recv(Peer, 2, ?WAIT)),
+            Working ! go,
+            receive {working, Working} -> Working ! go end,
+            ?assertEqual({ok, <<"2\n3\n">>}, gen_tcp:recv(Peer, 4, ?WAIT))
         end
      || _ <- [1, 2]
     ],
     ok = gen_tcp:close(Peer).
 
-%% Echoes, and works for so long on all but the first.
-start_echo(WorkMs) ->
+%% Echoes, and before all but a 1 waits until the test lets it go on.
+start_echo(Test) ->
     {ok,
         spawn(fun() ->
             receive
                 {erlmcp_native_socket, Path, Socket} ->
-                    echo(erlmcp_native_link:adopt(Path, Socket), WorkMs)
+                    echo(erlmcp_native_link:adopt(Path, Socket), Test)
             end
         end)}.
 
-echo({Events, Link}, WorkMs) ->
+echo({Events, Link}, Test) ->
     case {lists:member(readable, Events), lists:keymember(down, 1, Events)} of
         {true, _} ->
             {Frames, Status, Taken} = erlmcp_native_link:take(Link, 100, 100000),
-            Echo = fun(Frame, Acc) -> echoed(Frame, Acc, WorkMs) end,
+            Echo = fun(Frame, Acc) -> echoed(Frame, Acc, Test) end,
             Sent = lists:foldl(Echo, Taken, Frames),
             Next =
                 case Status of
@@ -651,19 +651,25 @@ echo({Events, Link}, WorkMs) ->
                     {down, _, _} -> [Status];
                     _ -> [readable]
                 end,
-            echo({Next, Sent}, WorkMs);
+            echo({Next, Sent}, Test);
         {false, false} ->
             receive
-                Msg -> echo(erlmcp_native_link:handle_info(Msg, Link), WorkMs)
+                Msg -> echo(erlmcp_native_link:handle_info(Msg, Link), Test)
             end;
         {false, true} ->
             ok
     end.
 
-echoed(Frame, Link, WorkMs) ->
-    _ = [timer:sleep(WorkMs) || Frame =/= <<"1">>],
+echoed(Frame, Link, Test) ->
+    ok = work(Frame, Test),
     {ok, Sent} = erlmcp_native_link:send(Frame, Link),
     Sent.
+
+work(Frame, Test) when Frame =:= <<"1">>; Test =:= none ->
+    ok;
+work(_, Test) ->
+    Test ! {working, self()},
+    receive go -> ok end.
 
 thousand_closed_at_once(Config) ->
     {ok, Listener} = erlmcp_native:listen(#{port => 0}, options(Config, #{backlog => 1000})),

@@ -26,6 +26,7 @@ cases() ->
         waits_for_the_session,
         one_is_cancelled,
         cancelled_within,
+        cancelled_beside_others,
         one_times_out,
         stream_that_is_cut_is_resumed_for_each,
         refused_for_each,
@@ -34,6 +35,8 @@ cases() ->
         session_that_ended,
         redirected_whole,
         counted_by_the_breaker,
+        probes_a_breaker_whatever_its_size,
+        too_large_an_answer,
         our_server
     ].
 
@@ -192,6 +195,19 @@ cancelled_within(Config) ->
     http_peer:json(R, result(2, #{})),
     ?assertEqual([2], ids(C, 1)).
 
+%% Whoever waits for it no longer, the rest is sent and its answer read.
+cancelled_beside_others(Config) ->
+    P = peer(Config),
+    C = ready(Config),
+    Batch = [call(2, <<"a">>), note(<<"n">>)],
+    ok = send(C, Batch),
+    ok = ?CLIENT:cancel(C, 2),
+    ?assertEqual({failed, 2, cancelled}, event(C)),
+    R = next_batch(P),
+    ?assertEqual(Batch, http_peer:body(R)),
+    http_peer:answer(R, 400, [], <<>>),
+    ?assertEqual({failed, none, {status, 400, <<>>}}, event(C)).
+
 one_times_out(Config) ->
     P = peer(Config),
     C = ready(Config, #{timeout_ms => 400, total_timeout_ms => infinity}),
@@ -282,14 +298,47 @@ redirected_whole(Config) ->
 counted_by_the_breaker(Config) ->
     P = peer(Config),
     C = ready(Config, #{breaker => #{min_calls => 3, window_calls => 3, failure_rate => 0.5}}),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    http_peer:answer(http_peer:next(P), 500, [], <<>>),
-    [?assertMatch({failed, Id, {status, 500, _}}, event(C)) || Id <- [2, 3]],
+    Fail = fun(Ids) ->
+        ok = send(C, [call(Id, <<"a">>) || Id <- Ids]),
+        http_peer:answer(http_peer:next(P), 500, [], <<>>),
+        [?assertMatch({failed, Id, {status, 500, _}}, event(C)) || Id <- Ids]
+    end,
+    %% Each is one call, as `initialize' was.
+    Fail([2, 3]),
+    ?assertEqual(closed, breaker(P)),
+    Fail([4, 5]),
     %% It is a process that counts failures.
     until(fun() -> breaker(P) =:= open end),
-    ?assertEqual({error, breaker_open}, send(C, [note(<<"n">>), call(4, <<"a">>)])),
+    ?assertEqual({error, breaker_open}, send(C, [note(<<"n">>), call(6, <<"a">>)])),
     ok = send(C, [note(<<"n">>)]),
     http_peer:accepted(http_peer:next(P)).
+
+probes_a_breaker_whatever_its_size(Config) ->
+    P = peer(Config),
+    Breaker = #{min_calls => 2, window_calls => 2, failure_rate => 0.5},
+    C = ready(Config, #{breaker => Breaker#{open_ms => 20, probes => 1}}),
+    Ids = lists:seq(2, 21),
+    Batch = [call(Id, <<"a">>) || Id <- Ids],
+    ok = send(C, Batch),
+    http_peer:answer(http_peer:next(P), 500, [], <<>>),
+    [{failed, Id, _} = event(C) || Id <- Ids],
+    until(fun() -> breaker(P) =/= closed end),
+    until(fun() -> send(C, Batch) =:= ok end),
+    http_peer:json(http_peer:next(P), [result(Id, #{}) || Id <- Ids]),
+    ?assertEqual(Ids, ids(C, length(Ids))),
+    until(fun() -> breaker(P) =:= closed end).
+
+too_large_an_answer(Config) ->
+    P = peer(Config),
+    C = ready(Config, #{max_message_bytes => 1000}),
+    ok = send(C, [call(2, <<"a">>), note(<<"n">>), call(3, <<"b">>)]),
+    Large = #{<<"text">> => binary:copy(<<"x">>, 1000)},
+    http_peer:json(http_peer:next(P), [result(2, #{}), result(3, Large)]),
+    %% The notification has arrived.
+    [?assertEqual({failed, Id, message_too_large}, event(C)) || Id <- [2, 3]],
+    ok = ?CLIENT:send(C, encode(call(4, <<"a">>))),
+    http_peer:json(http_peer:next(P), result(4, #{})),
+    ?assertEqual([4], ids(C, 1)).
 
 %% ---- against this application's own server
 
@@ -369,6 +418,13 @@ next_with_id(Id, P) ->
     case http_peer:body(R) of
         #{<<"id">> := Id} -> R;
         _ -> next_with_id(Id, P)
+    end.
+
+next_batch(P) ->
+    R = http_peer:next(P),
+    case http_peer:body(R) of
+        Batch when is_list(Batch) -> R;
+        _ -> next_batch(P)
     end.
 
 event(C) ->
