@@ -11,7 +11,7 @@
 %% owner; the new owner begins with `take/3', whatever was waiting.
 -module(erlmcp_native_path).
 
--export([configure/0, module/1, default/0, use/1, use/2]).
+-export([configure/0, workers/0, module/1, default/0, use/1, use/2]).
 
 -export_type([path/0, socket/0, listener/0, item/0, status/0, notice/0, sender/0, priority/0]).
 
@@ -108,6 +108,8 @@
 %% Read for each message: an atom is found 16 ns sooner than a tuple.
 -define(DEFAULT_KEY, ?MODULE).
 
+-define(MAX_WORKERS, 1024).
+
 %% @doc Applies the application settings `path' and `workers' at start.
 %%
 %% Without a setting the node uses `nif' where the library is loaded, and else says so once in
@@ -118,7 +120,12 @@
 %% that arrives is decoded in the program.
 -spec configure() -> ok | {error, erlmcp_native:reason()}.
 configure() ->
-    configure(application:get_env(erlmcp_native, path)).
+    case workers() of
+        Count when is_integer(Count), Count >= 1, Count =< ?MAX_WORKERS ->
+            configure(application:get_env(erlmcp_native, path));
+        Other ->
+            {error, {option, workers, Other}}
+    end.
 
 %% Nothing native is loaded where it is not to be used.
 configure({ok, beam}) ->
@@ -131,7 +138,7 @@ configure(Wanted) ->
     configure(Wanted, erlmcp_native_nif:status()).
 
 configure(_, loaded) ->
-    set_workers(application:get_env(erlmcp_native, workers)),
+    _ = erlmcp_native_nif:set_workers(workers()),
     put_default(nif);
 configure({ok, nif}, {failed, Why}) ->
     {error, {path_unavailable, nif, Why}};
@@ -150,6 +157,19 @@ port(ok) ->
     put_default(port);
 port({error, Why}) ->
     {error, {path_unavailable, port, Why}}.
+
+%% @doc How many threads the native runtime has: the application setting `workers' (1 to 1024).
+%% Without it 2, and 1 where the VM has fewer than 4 schedulers: threads that share their cores with
+%% the schedulers wake each other for messages that one of them would have found together.
+-spec workers() -> pos_integer().
+workers() ->
+    case application:get_env(erlmcp_native, workers) of
+        {ok, Count} -> Count;
+        undefined -> default_workers(erlang:system_info(schedulers_online))
+    end.
+
+default_workers(Schedulers) when Schedulers < 4 -> 1;
+default_workers(_) -> 2.
 
 %% @doc The callback module of a path.
 -spec module(path()) -> module().
@@ -206,9 +226,3 @@ available({failed, _}) -> beam.
 
 put_default(Path) ->
     persistent_term:put(?DEFAULT_KEY, Path).
-
-set_workers(undefined) ->
-    ok;
-set_workers({ok, Count}) ->
-    _ = erlmcp_native_nif:set_workers(Count),
-    ok.

@@ -247,11 +247,10 @@ close(_, S) ->
 start(#state{starts = Starts} = S0) ->
     %% Not a count, which would begin anew with this process.
     Generation = erlang:unique_integer([positive]) band 16#ffffffff,
-    Workers = application:get_env(erlmcp_native, workers, 2),
     S = S0#state{
         starts = Starts + 1, since = now_ms(), processed = 0, total = 0, strays = 0
     },
-    case erlmcp_native_port_program:start(Generation, Workers) of
+    case erlmcp_native_port_program:start(Generation, erlmcp_native_path:workers()) of
         {ok, Port} ->
             timer(?HELLO_MS, hello, S#state{port = Port, phase = starting, heard = false});
         {error, Reason} ->

@@ -19,7 +19,10 @@ all() ->
         port_by_name,
         port_by_name_without_json,
         port_by_name_without_the_program,
-        no_path_at_all
+        no_path_at_all,
+        workers_by_schedulers,
+        workers_by_name,
+        workers_out_of_range
     ].
 
 %% The application without its library.
@@ -70,28 +73,68 @@ port_by_name_without_the_program(Config) ->
 no_path_at_all(_) ->
     ?assertEqual({error, {option, path, rust}}, start(whole(), rust, jsx())).
 
+workers_by_schedulers(_) ->
+    [
+        ?assertEqual({ok, [Workers]}, start(whole(), #{}, ["+S", Online], threads))
+     || {Online, Workers} <- [{"1:1", 1}, {"3:3", 1}, {"4:4", 2}, {"8:8", 2}, {"8:2", 1}]
+    ].
+
+workers_by_name(_) ->
+    ?assertEqual({ok, [3]}, start(whole(), #{workers => 3, path => nif}, [], threads)),
+    ?assertEqual({ok, [3]}, start(whole(), #{workers => 3, path => port}, jsx(), threads)),
+    ?assertEqual({ok, [1024]}, start(whole(), #{workers => 1024}, [], threads)).
+
+workers_out_of_range(_) ->
+    [
+        ?assertEqual(
+            {error, {option, workers, Workers}},
+            start(whole(), #{workers => Workers, path => Path}, jsx(), threads)
+        )
+     || Workers <- [0, 1025, many], Path <- [nif, port]
+    ].
+
 %% Starts the application on a node of its own and tells which path it took and what JSON is
 %% there.
 start(Ebin, Path, Jsx) ->
+    Settings = maps:from_list([{path, Path} || Path =/= undefined]),
+    case start(Ebin, Settings, Jsx, encoded) of
+        {ok, [Taken, Json]} -> {ok, Taken, Json};
+        Error -> Error
+    end.
+
+start(Ebin, Settings, Args, Tell) ->
     {ok, Peer, _} = peer:start_link(#{
         connection => standard_io,
         %% The one thing that may lead to jsx is the argument.
         env => [{"ERL_LIBS", ""}],
-        args => ["-pa", filename:dirname(code:which(?MODULE)), Ebin | Jsx]
+        args => ["-pa", filename:dirname(code:which(?MODULE)), Ebin | Args]
     }),
     On = fun(M, F, A) -> peer:call(Peer, M, F, A, ?WAIT) end,
     ok = On(application, load, [erlmcp_native]),
-    [ok = On(application, set_env, [erlmcp_native, path, Path]) || Path =/= undefined],
+    [
+        ok = On(application, set_env, [erlmcp_native, Key, Value])
+     || {Key, Value} <- maps:to_list(Settings)
+    ],
     Result =
         case On(application, ensure_all_started, [erlmcp_native]) of
-            {ok, _} -> {ok, On(erlmcp_native_path, default, []), On(?MODULE, encoded, [])};
+            {ok, _} -> {ok, On(?MODULE, Tell, [])};
             {error, {erlmcp_native, {Reason, _}}} -> {error, Reason}
         end,
     peer:stop(Peer),
     Result.
 
-%% Runs in the other node.
+%% These run in the other node.
+
+threads() ->
+    {ok, Listener} = erlmcp_native:listen(#{port => 0}),
+    #{tokio_workers := #{value := Count}} = erlmcp_native_metrics:overview(runtime),
+    ok = erlmcp_native:close(Listener),
+    [Count].
+
 encoded() ->
+    [erlmcp_native_path:default(), json()].
+
+json() ->
     try
         erlmcp_native_json:encode([1])
     catch
