@@ -45,6 +45,10 @@ handle_request(<<"tools/call">>, _, #{arg := DelayMs}) ->
     after DelayMs -> ok
     end,
     {reply, #{content => [#{type => <<"text">>, text => <<"done">>}]}};
+handle_request(<<"sessions/notify">>, #{<<"sessions">> := Sessions}, _) ->
+    Notice = #{level => info, data => <<"back">>},
+    [ok = erlmcp_native_http:send(Id, <<"notifications/message">>, Notice) || Id <- Sessions],
+    {reply, #{}};
 handle_request(_, _, _) ->
     {error, -32601, <<"Method not found">>}.
 

@@ -47,16 +47,19 @@ baseline(_) -> [].
 
 measured({Path, Module}, Options) ->
     erlmcp_native_analysis_vm:with(beam, [], fun(Server) ->
-        Port = erlmcp_native_analysis_vm:call(
-            Server, erlmcp_native_analysis_peer, tcp, [0, beam]
-        ),
+        Listen = fun(Function, Args) ->
+            erlmcp_native_analysis_vm:call(Server, erlmcp_native_analysis_peer, Function, Args)
+        end,
+        Ports = #{
+            tcp => Listen(tcp, [0, beam]), http => Listen(http, [beam, #{delay_ms => 0}])
+        },
         erlmcp_native_analysis_vm:with(Path, [], fun(Vm) ->
             Sizes = #{
                 rounds => rounds(Path, Options),
                 clients => maps:get(clients, Options, ?CLIENTS),
                 children => ?CHILDREN
             },
-            erlmcp_native_analysis_vm:call(Vm, ?MODULE, measure, [Module, Path, Port, Sizes])
+            erlmcp_native_analysis_vm:call(Vm, ?MODULE, measure, [Module, Path, Ports, Sizes])
         end)
     end).
 
@@ -65,34 +68,62 @@ rounds(erlmcp05, Options) -> min(2, rounds(nif, Options));
 rounds(_, Options) -> maps:get(rounds, Options, ?ROUNDS).
 
 %% @private
--spec measure(module(), erlmcp_native_report:path(), inet:port_number(), map()) -> [map()].
-measure(Module, Path, Port, Sizes) ->
-    {ok, Proxy} = erlmcp_native_fault_proxy:start_link(#{port => Port}),
-    Tcp = [tcp(Kind, Module, Path, Proxy, Sizes) || Kind <- [refused, reset, shutdown, timeout]],
-    ok = erlmcp_native_fault_proxy:stop(Proxy),
-    Tcp ++ [stdio(Kind, Path, Sizes) || Path =/= erlmcp05, Kind <- [reset, shutdown]].
+-spec measure(module(), erlmcp_native_report:path(), Ports, map()) -> [map()] when
+    Ports :: #{tcp | http := inet:port_number()}.
+measure(Module, Path, #{tcp := Tcp, http := Http}, Sizes) ->
+    OverTcp = #{
+        transport => tcp, path => Path, module => Module, port => Tcp, prompt => fun(_) -> ok end
+    },
+    through_proxy(OverTcp, Sizes) ++ ours_alone(Path, Http, Sizes).
 
-tcp(Kind, Module, Path, Proxy, #{rounds := Rounds, clients := Count}) ->
+%% erlmcp 0.5 has no clients of these kinds that work.
+ours_alone(erlmcp05, _, _) ->
+    [];
+ours_alone(Path, Port, Sizes) ->
+    Control = erlmcp_native_reconnect_http:control(Port),
+    Prompt = fun(Clients) ->
+        erlmcp_native_reconnect_http:notify(Control, [told(session, C) || C <- Clients])
+    end,
+    OverHttp = #{
+        transport => http,
+        path => Path,
+        module => erlmcp_native_reconnect_http,
+        port => Port,
+        prompt => Prompt
+    },
+    Measured = through_proxy(OverHttp, Sizes),
+    ok = erlmcp_native_reconnect_http:close(Control),
+    Measured ++ [stdio(Kind, Path, Sizes) || Kind <- [reset, shutdown]].
+
+through_proxy(#{port := Port} = Case, Sizes) ->
+    {ok, Proxy} = erlmcp_native_fault_proxy:start_link(#{port => Port}),
+    All = [failing(Kind, Case, Proxy, Sizes) || Kind <- [refused, reset, shutdown, timeout]],
+    ok = erlmcp_native_fault_proxy:stop(Proxy),
+    All.
+
+failing(Kind, #{module := Module, path := Path, prompt := Prompt} = Case, Proxy, Sizes) ->
     #{port := Port} = erlmcp_native_fault_proxy:endpoint(Proxy),
+    #{rounds := Rounds, clients := Count} = Sizes,
     Start = fun() -> Module:connect(#{port => Port}, Path, ?CONNECT_TIMEOUT_MS) end,
     All = [
         begin
-            Clients = begun(Module, Start, Count),
-            {Cut, At} = outage(Kind, Proxy),
+            Clients = begun(Module, Start, Count, Prompt),
+            {Cut, At} = outage(Kind, Proxy, fun() -> Prompt(Clients) end),
             Back = all_back(Clients, Cut, At),
             _ = [ended(Client) || Client <- Clients],
             Back
         end
      || _ <- lists:seq(1, Rounds)
     ],
-    result(tcp, Kind, Path, lists:append(All)).
+    result(maps:get(transport, Case), Kind, Path, lists:append(All)).
 
 %% Fails in one way, the connections that stand included; when they had been cut, and when the
 %% server is back.
-outage(Kind, Proxy) ->
+outage(Kind, Proxy, Meanwhile) ->
     ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => mode(Kind)}),
     {ok, _} = erlmcp_native_fault_proxy:cut(Proxy, cut(Kind)),
     Cut = erlang:monotonic_time(),
+    Meanwhile(),
     {Min, Max} = ?OUTAGE_MS,
     receive
     after Min + rand:uniform(Max - Min) -> ok
@@ -111,8 +142,8 @@ stdio(Kind, Path, #{rounds := Rounds, children := Count}) ->
     Start = fun() -> erlmcp_native_reconnect_client:child(Path) end,
     All = [
         begin
-            Clients = begun(erlmcp_native_reconnect_client, Start, Count),
-            Pids = [os_pid(Client) || Client <- Clients],
+            Clients = begun(erlmcp_native_reconnect_client, Start, Count, fun(_) -> ok end),
+            Pids = [integer_to_list(told(os_pid, Client)) || Client <- Clients],
             At = erlang:monotonic_time(),
             [] = os:cmd(lists:flatten(["kill ", signal(Kind), lists:join(" ", Pids)])),
             Back = all_back(Clients, At, At),
@@ -127,7 +158,7 @@ signal(reset) -> "-9 ";
 signal(shutdown) -> "-15 ".
 
 %% A process for each client, which says when it is back.
-begun(Module, Start, Count) ->
+begun(Module, Start, Count, Prompt) ->
     Self = self(),
     Begun = erlang:monotonic_time(),
     Clients = [
@@ -137,13 +168,14 @@ begun(Module, Start, Count) ->
         end)
      || _ <- lists:seq(1, Count)
     ],
+    ok = Prompt(Clients),
     _ = [{true, _, _} = Back || Back <- all_back(Clients, Begun, Begun)],
     Clients.
 
 client(Parent, Module, Pid, Since, Reasons) ->
     receive
-        {tell, os_pid} ->
-            Parent ! {self(), Module:os_pid(Pid)},
+        {tell, What} ->
+            Parent ! {self(), told, Module:What(Pid)},
             client(Parent, Module, Pid, Since, Reasons);
         stop ->
             Module:close(Pid);
@@ -153,7 +185,7 @@ client(Parent, Module, Pid, Since, Reasons) ->
                     _ = Module:send(Pid, <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}">>),
                     client(Parent, Module, Pid, erlang:monotonic_time(), Reasons);
                 answer ->
-                    Parent ! {self(), back, Since, Reasons},
+                    Parent ! {self(), back, since(Since), Reasons},
                     client(Parent, Module, Pid, Since, []);
                 {down, Reason} ->
                     client(Parent, Module, Pid, Since, [Reason | Reasons]);
@@ -161,6 +193,10 @@ client(Parent, Module, Pid, Since, Reasons) ->
                     client(Parent, Module, Pid, Since, Reasons)
             end
     end.
+
+%% Whoever is not told of connections knows of one by what it brings.
+since(none) -> erlang:monotonic_time();
+since(Since) -> Since.
 
 all_back(Clients, Cut, At) ->
     Deadline = erlang:monotonic_time(millisecond) + ?GIVE_UP_MS,
@@ -175,10 +211,10 @@ back(Client, Cut, At, Deadline) ->
     after max(0, Deadline - erlang:monotonic_time(millisecond)) -> {false, 0, []}
     end.
 
-os_pid(Client) ->
-    Client ! {tell, os_pid},
+told(What, Client) ->
+    Client ! {tell, What},
     receive
-        {Client, OsPid} when is_integer(OsPid) -> integer_to_list(OsPid)
+        {Client, told, Told} -> Told
     end.
 
 ended(Client) ->
@@ -263,14 +299,18 @@ metrics(Measured) ->
     Tries = lists:sum([N || #{tries := N} <- Measured]),
     Successes = lists:sum([N || #{successes := N} <- Measured]),
     Means = [{Mean * 1000, Count} || #{back_ms := #{mean := Mean, count := Count}} <- Measured],
-    Failures = lists:sum([
-        lists:sum(maps:values(Reasons))
-     || #{reasons := Reasons} <- Measured
-    ]),
+    %% Clients over HTTP do not tell of failed tries.
+    {Told, Failures} = lists:foldl(
+        fun(#{reasons := Reasons, successes := N}, {Returns, Failed}) ->
+            {Returns + N, Failed + lists:sum(maps:values(Reasons))}
+        end,
+        {0, 0},
+        [M || #{transport := Transport} = M <- Measured, Transport =/= http]
+    ),
     #{
         avg_reconnect_time => lists:sum([M * N || {M, N} <- Means]) / max(1, Successes),
         max_reconnect_time => 1000 * lists:max([Max || #{back_ms := #{max := Max}} <- Measured]),
-        backoff_efficiency => Successes / max(1, Failures),
+        backoff_efficiency => Told / max(1, Failures),
         connection_stability => Successes / max(1, Tries),
         scenario_details => Measured
     }.
