@@ -214,26 +214,25 @@ impl Histogram {
         if !RECORDING.load(Ordering::Relaxed) {
             return;
         }
-        let (mut at, mut count, mut sum, mut largest) = (0, 0, 0_u64, 0);
+        let (mut last, mut count, mut sum, mut largest) = (0, 0, 0_u64, 0);
         for value in values {
-            let next = bucket(value);
-            if next != at {
-                self.counted(at, count);
-                (at, count) = (next, 0);
+            if value != last {
+                self.counted(last, count);
+                (last, count) = (value, 0);
+                largest = largest.max(value);
             }
             count += 1;
             sum = sum.wrapping_add(value);
-            largest = largest.max(value);
         }
-        self.counted(at, count);
+        self.counted(last, count);
         self.sum.fetch_add(sum, Ordering::Relaxed);
         if self.largest.load(Ordering::Relaxed) < largest {
             self.largest.fetch_max(largest, Ordering::Relaxed);
         }
     }
 
-    fn counted(&self, bucket: usize, count: u64) {
-        if let Some(total) = self.buckets.get(bucket).filter(|_| count > 0) {
+    fn counted(&self, value: u64, count: u64) {
+        if let Some(total) = self.buckets.get(bucket(value)).filter(|_| count > 0) {
             total.fetch_add(count, Ordering::Relaxed);
         }
     }
