@@ -54,7 +54,7 @@
 dial(Endpoint, #{path := Path, reconnect := Reconnect, connection := Options}) ->
     case erlmcp_native_path:use(Path, Endpoint) of
         {ok, Module} ->
-            open(#link{
+            dialled(#link{
                 path = Module,
                 endpoint = Endpoint,
                 options = Options,
@@ -63,6 +63,13 @@ dial(Endpoint, #{path := Path, reconnect := Reconnect, connection := Options}) -
             });
         {error, _} = Error ->
             Error
+    end.
+
+%% A port program that is just being replaced is no reason to give up what is to be tried again.
+dialled(#link{backoff = Backoff} = Link) ->
+    case open(Link) of
+        {error, port_program} when Backoff =/= none -> {ok, again_in(0, Link)};
+        Result -> Result
     end.
 
 %% @doc Takes over a socket that a listener accepted and gave to this process.
@@ -187,12 +194,15 @@ wait(Reason, #link{backoff = Backoff} = Link) ->
         exhausted ->
             {[{down, Reason, final}], Link#link{phase = closed}};
         {Delay, Next} ->
-            %% A message of a timer that is no longer awaited is told apart by its reference.
-            Timer = make_ref(),
-            _ = erlang:send_after(Delay, self(), {?MODULE, Timer, dial}),
-            Waiting = Link#link{phase = waiting, backoff = Next, timer = Timer},
+            Waiting = again_in(Delay, Link#link{backoff = Next}),
             {[{down, Reason, {retry_in, Delay}}], Waiting}
     end.
+
+%% A message of a timer that is no longer awaited is told apart by its reference.
+again_in(Delay, Link) ->
+    Timer = make_ref(),
+    _ = erlang:send_after(Delay, self(), {?MODULE, Timer, dial}),
+    Link#link{phase = waiting, timer = Timer}.
 
 drop_socket(#link{socket = none} = Link) ->
     Link;

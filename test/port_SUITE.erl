@@ -23,6 +23,7 @@ groups() ->
             killed_under_load,
             back_within_200_ms,
             killed_again_and_again,
+            connects_while_it_is_away,
             listener_goes_with_it,
             router_is_killed,
             stopped,
@@ -137,6 +138,37 @@ connected(Conn) ->
         {erlmcp_native, Conn, connected} -> ok;
         {erlmcp_native, Conn, {down, _, {retry_in, _}}} -> connected(Conn)
     after ?WAIT -> ct:fail(not_connected)
+    end.
+
+%% The first try is one like all others.
+connects_while_it_is_away(_) ->
+    {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{path => beam}),
+    {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
+    Connect = fun(Reconnect) ->
+        Options = #{path => port, active => true, reconnect => Reconnect},
+        erlmcp_native:connect(#{port => Port}, Options)
+    end,
+    ok = away(fun() -> Connect(false) end),
+    {ok, Conn} = Connect(true),
+    receive
+        {erlmcp_native, Conn, Event} -> ?assertMatch({down, port_program, {retry_in, _}}, Event)
+    after ?WAIT -> ct:fail(no_event)
+    end,
+    connected(Conn),
+    ok = erlmcp_native:close(Conn),
+    ok = erlmcp_native:close(Listener).
+
+%% Kills the program until it is not started again at once.
+away(Try) ->
+    case Try() of
+        {error, port_program} ->
+            ok;
+        {ok, Conn} ->
+            ok = erlmcp_native:close(Conn),
+            {ok, Program} = running(),
+            kill("KILL", Program),
+            gone(Program),
+            away(Try)
     end.
 
 listener_goes_with_it(_) ->
