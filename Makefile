@@ -17,6 +17,7 @@ libraries: setup
 	@sh test/peers.sh
 
 peers: libraries
+	@sh test/setup.sh browser || echo 'no Chromium: reports are not looked at in a browser'
 	@sh test/mcp_peers.sh
 
 # The last line is `N passed, N failed'.

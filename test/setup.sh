@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests, the benches and the demo need and this machine lacks: Erlang, rebar3,
-# test libraries, npm and Python from Debian's packages. Does nothing where all of it is there.
+# test libraries, npm and Python from Debian's packages; with the argument `browser' also Chromium,
+# in which the tests look at the reports. Does nothing where all of it is there.
 set -eu
 
 missing=
@@ -36,6 +37,9 @@ command -v npm >/dev/null || need npm
 python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
 # The load generator of the benches.
 command -v wrk >/dev/null || need wrk
+if [ "${1:-}" = browser ]; then
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || need chromium
+fi
 
 command -v cargo >/dev/null ||
     echo 'setup: no cargo in PATH; get Rust from https://rustup.rs' >&2
