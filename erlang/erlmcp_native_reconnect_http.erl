@@ -1,6 +1,6 @@
-%% @doc A client over HTTP whose return is measured: what it keeps open is the stream of its session,
-%% and it is back when a notification comes on it. The notification is sent while the stream is cut,
-%% on behalf of a client that is connected to the server directly.
+%% @doc A client over HTTP whose return is measured: what it keeps open is the stream of its
+%% session, and it is back when a notification comes on it. The notification is sent while the
+%% stream is cut, on behalf of a client that is connected to the server directly.
 -module(erlmcp_native_reconnect_http).
 
 -behaviour(erlmcp_native_reconnect_client).

@@ -250,8 +250,9 @@ browse(Browser, Dir, Width) ->
         [Width]
     )),
     Dom = run(Browser, [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-        "--enable-logging=stderr", "--user-data-dir=" ++ filename:join(Dir, "profile"),
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--hide-scrollbars", "--enable-logging=stderr",
+        "--user-data-dir=" ++ filename:join(Dir, "profile"),
         "--window-size=1600,2200", "--virtual-time-budget=10000", "--dump-dom",
         "file://" ++ Frame
     ]),
