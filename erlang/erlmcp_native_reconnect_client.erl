@@ -4,6 +4,8 @@
 
 -export([connect/3, child/1, send/2, event/1, os_pid/1, close/1]).
 
+-export_type([event/0]).
+
 -type event() :: connected | answer | {down, term()} | other.
 
 -callback connect(Endpoint :: map(), erlmcp_native_report:path(), TimeoutMs :: pos_integer()) ->
