@@ -10,25 +10,12 @@
 %% end while a grandchild holds its standard output; read its standard error.
 -module(erlmcp_native_beam_child).
 
--export([start/2, watch/1, arm/1, send/4, queued/1, give/2, close/2]).
--export([keys/1, waiting/1, handle_info/2, ends/1]).
-
--export_type([session/0]).
+-export([start/2]).
 
 -include_lib("kernel/include/file.hrl").
 
 %% How often a queue is looked at that is to be sent before the end.
 -define(LOOK_MS, 10).
-
--record(session, {
-    pid :: pid(),
-    tag :: reference(),
-    out :: erlmcp_native_beam_out:out(),
-    os_pid :: integer() | undefined,
-    monitor = none :: reference() | none
-}).
-
--opaque session() :: #session{}.
 
 -record(state, {
     owner :: pid(),
@@ -47,9 +34,12 @@
     lost = none :: erlmcp_native:reason() | none
 }).
 
-%% @doc Starts the child of the calling process.
+%% @doc Starts the child of the calling process. What is sent goes past the process between them.
 -spec start(erlmcp_native_child_options:child(), HighWater :: pos_integer()) ->
-    {ok, session()} | {error, erlmcp_native:reason()}.
+    {ok, erlmcp_native_beam_keeper:keeper(), erlmcp_native_beam_out:out(), Ends}
+    | {error, erlmcp_native:reason()}
+when
+    Ends :: #{os_pid := integer() | undefined}.
 start(#{stderr := Stderr}, _) when Stderr =:= logger; Stderr =:= owner ->
     {error, {path_unavailable, beam, {stderr, Stderr}}};
 start(#{command := Command, cwd := Cwd} = Child, HighWater) ->
@@ -65,83 +55,14 @@ start(Path, Child, HighWater) ->
     {Pid, Monitor} = spawn_monitor(fun() -> init(Path, Child, HighWater, Owner, Tag) end),
     receive
         {Tag, {started, Out, OsPid}} ->
-            {ok, #session{pid = Pid, tag = Tag, out = Out, os_pid = OsPid, monitor = Monitor}};
+            Keeper = erlmcp_native_beam_keeper:new(Pid, Tag, Monitor),
+            {ok, Keeper, Out, #{os_pid => OsPid}};
         {Tag, {failed, Posix}} ->
             true = demonitor(Monitor, [flush]),
             {error, {command, maps:get(command, Child), Posix}};
         {'DOWN', Monitor, process, _, _} ->
             {error, panic}
     end.
-
-%% @doc Watches a session that the calling process has become the owner of.
--spec watch(session()) -> session().
-watch(#session{pid = Pid, monitor = none} = Session) ->
-    Session#session{monitor = monitor(process, Pid)};
-watch(Session) ->
-    Session.
-
-%% @doc Asks for what has come in, or the end.
--spec arm(session()) -> ok.
-arm(#session{pid = Pid}) ->
-    Pid ! arm,
-    ok.
-
-%% @doc Queues a message of `Size' bytes on the wire, unless that makes too much.
--spec send(session(), iodata(), Size :: pos_integer(), erlmcp_native_beam_out:sending()) ->
-    {ok | {error, busy | closed}, session()}.
-send(#session{out = Out} = Session, Wire, Size, Sending) ->
-    {Result, Next} = erlmcp_native_beam_out:send(Out, Wire, Size, Sending),
-    {Result, Session#session{out = Next}}.
-
-%% @doc Bytes that wait to be sent.
--spec queued(session()) -> {non_neg_integer(), session()}.
-queued(#session{out = Out} = Session) ->
-    {Bytes, Next} = erlmcp_native_beam_out:queued(Out),
-    {Bytes, Session#session{out = Next}}.
-
-%% @doc Makes another process the owner. Returns what has come for the old one.
--spec give(session(), pid()) -> [erlmcp_native_beam_stream:arrival()].
-give(#session{pid = Pid, tag = Tag, monitor = Monitor}, NewOwner) ->
-    _ = Monitor =:= none orelse demonitor(Monitor, [flush]),
-    Given = erlmcp_native_beam_session:transfer(Pid, NewOwner),
-    receive
-        {Tag, Arrival} -> [Arrival]
-    after 0 -> [{lost, panic} || Given =:= kept]
-    end.
-
-%% @doc Closes: what is queued is sent first, for `LingerMs' at most; then the child is ended.
--spec close(session(), LingerMs :: non_neg_integer()) -> ok.
-close(#session{pid = Pid, tag = Tag, monitor = Monitor}, LingerMs) ->
-    _ = Monitor =:= none orelse demonitor(Monitor, [flush]),
-    Pid ! {close, LingerMs},
-    receive
-        {Tag, _} -> ok
-    after 0 -> ok
-    end.
-
-%% @doc What the messages that are meant for it can be told by: the first element of a pair, the
-%% reference of a `DOWN'.
--spec keys(session()) -> [reference()].
-keys(#session{tag = Tag, monitor = Monitor}) when Monitor =/= none -> [Tag, Monitor].
-
-%% @doc What waits in the owner's mailbox.
--spec waiting(session()) -> erlmcp_native_beam_stream:arrival() | none.
-waiting(#session{tag = Tag, monitor = Monitor}) ->
-    receive
-        {Tag, Arrival} -> Arrival;
-        {'DOWN', Monitor, process, _, _} -> {lost, panic}
-    after 0 -> none
-    end.
-
-%% @doc Gives meaning to a message in the owner's mailbox.
--spec handle_info(term(), session()) -> erlmcp_native_beam_stream:arrival() | unknown.
-handle_info({Tag, Arrival}, #session{tag = Tag}) -> Arrival;
-handle_info({'DOWN', Monitor, process, _, _}, #session{monitor = Monitor}) -> {lost, panic};
-handle_info(_, _) -> unknown.
-
-%% @doc What is told of it beside the addresses that it does not have.
--spec ends(session()) -> #{os_pid := integer() | undefined}.
-ends(#session{os_pid = OsPid}) -> #{os_pid => OsPid}.
 
 executable(#{command := Command, env := Env}) ->
     Path = proplists:get_value(<<"PATH">>, Env, <<"/usr/bin:/bin">>),

@@ -104,7 +104,7 @@ keys(#opening{tag = Tag, monitor = Monitor}) when Monitor =/= none -> [Tag, Moni
 -spec give(opening(), pid()) ->
     {pending, opening()} | {given | kept, outcome()}.
 give(#opening{pid = Pid, tag = Tag, monitor = Monitor} = Opening, NewOwner) ->
-    Taken = erlmcp_native_beam_session:transfer(Pid, NewOwner),
+    Taken = erlmcp_native_beam_keeper:transfer(Pid, NewOwner),
     unwatch(Monitor),
     receive
         {Tag, Outcome} -> {Taken, Outcome}
@@ -155,9 +155,9 @@ wait(Owner, Monitor, Tag, Worker) ->
     receive
         {Worker, {tcp, Port, Ends}} ->
             open_tcp(Owner, Tag, Port, Ends);
-        {Worker, {tls, Session, Ends}} ->
+        {Worker, {tls, Keeper, Session, Ends}} ->
             Worker ! {owner, Owner},
-            Owner ! {Tag, {open, erlmcp_native_beam_stream:tls(Session), Ends}};
+            Owner ! {Tag, {open, erlmcp_native_beam_stream:tls(Keeper, Session), Ends}};
         {Worker, {error, Reason}} ->
             Owner ! {Tag, {failed, Reason}};
         {accepted, Port, ok} ->

@@ -74,9 +74,8 @@ begin_to(stdio, Options) ->
     erlmcp_native_stdio:open(Options, fun() -> open_stdio(Options) end);
 begin_to(#{command := _} = Child, #{high_water_bytes := HighWater} = Options) ->
     case erlmcp_native_beam_child:start(Child, HighWater) of
-        {ok, Session} ->
-            Stream = erlmcp_native_beam_stream:child(Session),
-            Ends = erlmcp_native_beam_child:ends(Session),
+        {ok, Keeper, Out, Ends} ->
+            Stream = erlmcp_native_beam_stream:child(Keeper, Out),
             {ok, started(new({open, Stream}, Options, Ends, stdio))};
         {error, {path_unavailable, _, _}} = Error ->
             Error;

@@ -3,11 +3,10 @@
 %% `ssl:send/2' blocks and `ssl' gives its messages to one process; an owner must neither wait
 %% nor, when it gives the connection away or ends, lose anything. So this process is the one that
 %% `ssl' knows: it holds one chunk ahead of its owner, hands out one each time it is asked
-%% (`arm/1'), keeps what is to be sent, and closes in its own time.
+%% ({@link erlmcp_native_beam_keeper}), keeps what is to be sent, and closes in its own time.
 -module(erlmcp_native_beam_session).
 
--export([enter/5, watch/1, arm/1, send/4, queued/1, give/2, transfer/2, close/2]).
--export([keys/1, waiting/1, handle_info/2]).
+-export([enter/5, send/4, queued/1]).
 
 -export_type([session/0]).
 
@@ -21,13 +20,7 @@
 -define(QUEUED, 1).
 -define(OVER, 2).
 
--record(session, {
-    pid :: pid(),
-    tag :: reference(),
-    shared :: atomics:atomics_ref(),
-    %% Of the owner on this process.
-    monitor = none :: reference() | none
-}).
+-record(session, {pid :: pid(), shared :: atomics:atomics_ref()}).
 
 -opaque session() :: #session{}.
 
@@ -56,7 +49,8 @@
 enter(Opening, Tag, Socket, Port, Ends) ->
     Shared = atomics:new(2, []),
     Self = self(),
-    Opening ! {Self, {tls, #session{pid = Self, tag = Tag, shared = Shared}, Ends}},
+    Keeper = erlmcp_native_beam_keeper:new(Self, Tag, none),
+    Opening ! {Self, {tls, Keeper, #session{pid = Self, shared = Shared}, Ends}},
     receive
         {owner, Owner} ->
             loop(#state{
@@ -69,19 +63,6 @@ enter(Opening, Tag, Socket, Port, Ends) ->
                 sender = spawn_link(fun() -> sender(Self, Socket) end)
             })
     end.
-
-%% @doc Watches a session that the calling process has become the owner of.
--spec watch(session()) -> session().
-watch(#session{pid = Pid, monitor = none} = Session) ->
-    Session#session{monitor = monitor(process, Pid)};
-watch(Session) ->
-    Session.
-
-%% @doc Asks for the next chunk, or the end.
--spec arm(session()) -> ok.
-arm(#session{pid = Pid}) ->
-    Pid ! arm,
-    ok.
 
 %% @doc Queues a message of `Size' bytes on the wire, unless that makes too much.
 -spec send(session(), iodata(), Size :: pos_integer(), erlmcp_native_beam_out:sending()) ->
@@ -109,67 +90,6 @@ hand_over({_, Size} = Item, Role, Urgent, Shared, Pid) ->
 -spec queued(session()) -> non_neg_integer().
 queued(#session{shared = Shared}) ->
     atomics:get(Shared, ?QUEUED).
-
-%% @doc Makes another process the owner. Returns what has come for the old one.
--spec give(session(), pid()) -> [erlmcp_native_beam_stream:arrival()].
-give(#session{pid = Pid, tag = Tag, monitor = Monitor}, NewOwner) ->
-    unwatch(Monitor),
-    Given = transfer(Pid, NewOwner),
-    receive
-        {Tag, Arrival} -> [Arrival]
-    after 0 ->
-        [{lost, panic} || Given =:= kept]
-    end.
-
-%% @doc The same for a process that may not have become a session yet. `kept': it has ended.
-%% `badarg' if the caller does not own the connection.
--spec transfer(pid(), pid()) -> given | kept.
-transfer(Pid, NewOwner) ->
-    Ref = monitor(process, Pid),
-    Pid ! {give, NewOwner, self(), Ref},
-    receive
-        {Ref, given} ->
-            demonitor(Ref, [flush]),
-            given;
-        {Ref, not_owner} ->
-            demonitor(Ref, [flush]),
-            error(badarg);
-        {'DOWN', Ref, process, _, _} ->
-            kept
-    end.
-
-%% @doc Closes: what is queued is sent first, for `LingerMs' at most.
--spec close(session(), LingerMs :: non_neg_integer()) -> ok.
-close(#session{pid = Pid, tag = Tag, monitor = Monitor}, LingerMs) ->
-    unwatch(Monitor),
-    Pid ! {close, LingerMs},
-    receive
-        {Tag, _} -> ok
-    after 0 -> ok
-    end.
-
-%% @doc What the messages that are meant for it can be told by: the first element of a pair, the
-%% reference of a `DOWN'.
--spec keys(session()) -> [reference()].
-keys(#session{tag = Tag, monitor = Monitor}) when Monitor =/= none -> [Tag, Monitor].
-
-%% @doc What waits in the owner's mailbox.
--spec waiting(session()) -> erlmcp_native_beam_stream:arrival() | none.
-waiting(#session{tag = Tag, monitor = Monitor}) ->
-    receive
-        {Tag, Arrival} -> Arrival;
-        {'DOWN', Monitor, process, _, _} -> {lost, panic}
-    after 0 -> none
-    end.
-
-%% @doc Gives meaning to a message in the owner's mailbox.
--spec handle_info(term(), session()) -> erlmcp_native_beam_stream:arrival() | unknown.
-handle_info({Tag, Arrival}, #session{tag = Tag}) -> Arrival;
-handle_info({'DOWN', Monitor, process, _, _}, #session{monitor = Monitor}) -> {lost, panic};
-handle_info(_, _) -> unknown.
-
-unwatch(none) -> true;
-unwatch(Monitor) -> demonitor(Monitor, [flush]).
 
 loop(#state{socket = Socket, monitor = Monitor, sender = Sender} = S) ->
     receive

@@ -2,7 +2,7 @@
 %% itself, a TLS session, a child process, or standard input and output.
 -module(erlmcp_native_beam_stream).
 
--export([tcp/1, tls/1, child/1, stdio/1, watch/1]).
+-export([tcp/1, tls/2, child/2, stdio/1, watch/1]).
 -export([read_ahead/2, read_size/1]).
 -export([arm/1, send/4, queued/1, give/2, close/2, keys/1, waiting/1, handle_info/2]).
 
@@ -20,13 +20,14 @@
 
 -record(tcp, {port :: gen_tcp:socket(), out :: erlmcp_native_beam_out:out()}).
 
--record(tls, {session :: erlmcp_native_beam_session:session()}).
-
--record(child, {session :: erlmcp_native_beam_child:session()}).
+-record(kept, {
+    keeper :: erlmcp_native_beam_keeper:keeper(),
+    to :: {tls, erlmcp_native_beam_session:session()} | {child, erlmcp_native_beam_out:out()}
+}).
 
 -record(stdio, {device :: erlmcp_native_beam_stdio:device()}).
 
--opaque stream() :: #tcp{} | #tls{} | #child{} | #stdio{}.
+-opaque stream() :: #tcp{} | #kept{} | #stdio{}.
 
 -type arrival() :: {data, binary()} | {lost, erlmcp_native:reason()}.
 
@@ -35,12 +36,12 @@
 tcp(Port) -> #tcp{port = Port, out = erlmcp_native_beam_out:tcp(Port)}.
 
 %% @doc A TLS session.
--spec tls(erlmcp_native_beam_session:session()) -> stream().
-tls(Session) -> #tls{session = Session}.
+-spec tls(erlmcp_native_beam_keeper:keeper(), erlmcp_native_beam_session:session()) -> stream().
+tls(Keeper, Session) -> #kept{keeper = Keeper, to = {tls, Session}}.
 
 %% @doc A child process.
--spec child(erlmcp_native_beam_child:session()) -> stream().
-child(Session) -> #child{session = Session}.
+-spec child(erlmcp_native_beam_keeper:keeper(), erlmcp_native_beam_out:out()) -> stream().
+child(Keeper, Out) -> #kept{keeper = Keeper, to = {child, Out}}.
 
 %% @doc Standard input and output.
 -spec stdio(erlmcp_native_beam_stdio:device()) -> stream().
@@ -50,8 +51,8 @@ stdio(Device) -> #stdio{device = Device}.
 -spec watch(stream()) -> stream().
 watch(#tcp{} = Stream) -> Stream;
 watch(#stdio{} = Stream) -> Stream;
-watch(#tls{session = Session}) -> #tls{session = erlmcp_native_beam_session:watch(Session)};
-watch(#child{session = Session}) -> #child{session = erlmcp_native_beam_child:watch(Session)}.
+watch(#kept{keeper = Keeper} = Stream) ->
+    Stream#kept{keeper = erlmcp_native_beam_keeper:watch(Keeper)}.
 
 %% @doc Asks for one chunk, or the end, as a message.
 -spec arm(stream()) -> ok | {error, closed}.
@@ -62,10 +63,8 @@ arm(#tcp{port = Port}) ->
     end;
 arm(#stdio{device = Device}) ->
     erlmcp_native_beam_stdio:arm(Device);
-arm(#tls{session = Session}) ->
-    erlmcp_native_beam_session:arm(Session);
-arm(#child{session = Session}) ->
-    erlmcp_native_beam_child:arm(Session).
+arm(#kept{keeper = Keeper}) ->
+    erlmcp_native_beam_keeper:arm(Keeper).
 
 %% @doc Queues a message of `Size' bytes on the wire, unless that makes too much. With a number for
 %% the most, nothing overtakes and nothing is overtaken.
@@ -82,11 +81,11 @@ send(#tcp{out = Out} = Stream, Wire, Size, Sending) ->
 send(#stdio{device = Device}, Wire, Size, Sending) ->
     {Result, Next} = erlmcp_native_beam_stdio:send(Device, Wire, Size, Sending),
     {Result, #stdio{device = Next}};
-send(#tls{session = Session} = Stream, Wire, Size, Sending) ->
+send(#kept{to = {tls, Session}} = Stream, Wire, Size, Sending) ->
     {erlmcp_native_beam_session:send(Session, Wire, Size, Sending), Stream};
-send(#child{session = Session}, Wire, Size, Sending) ->
-    {Result, Next} = erlmcp_native_beam_child:send(Session, Wire, Size, Sending),
-    {Result, #child{session = Next}}.
+send(#kept{to = {child, Out}} = Stream, Wire, Size, Sending) ->
+    {Result, Next} = erlmcp_native_beam_out:send(Out, Wire, Size, Sending),
+    {Result, Stream#kept{to = {child, Next}}}.
 
 %% @doc Bytes that wait to be sent.
 -spec queued(stream()) -> {non_neg_integer(), stream()}.
@@ -95,11 +94,11 @@ queued(#tcp{out = Out} = Stream) ->
     {Bytes, Stream#tcp{out = Next}};
 queued(#stdio{device = Device} = Stream) ->
     {erlmcp_native_beam_stdio:queued(Device), Stream};
-queued(#tls{session = Session} = Stream) ->
+queued(#kept{to = {tls, Session}} = Stream) ->
     {erlmcp_native_beam_session:queued(Session), Stream};
-queued(#child{session = Session}) ->
-    {Bytes, Next} = erlmcp_native_beam_child:queued(Session),
-    {Bytes, #child{session = Next}}.
+queued(#kept{to = {child, Out}} = Stream) ->
+    {Bytes, Next} = erlmcp_native_beam_out:queued(Out),
+    {Bytes, Stream#kept{to = {child, Next}}}.
 
 %% @doc How much is read ahead, where that can be chosen.
 -spec read_ahead(stream(), pos_integer()) -> ok.
@@ -129,10 +128,8 @@ give(#tcp{port = Port}, NewOwner) ->
     end;
 give(#stdio{device = Device}, NewOwner) ->
     erlmcp_native_beam_stdio:give(Device, NewOwner);
-give(#tls{session = Session}, NewOwner) ->
-    erlmcp_native_beam_session:give(Session, NewOwner);
-give(#child{session = Session}, NewOwner) ->
-    erlmcp_native_beam_child:give(Session, NewOwner).
+give(#kept{keeper = Keeper}, NewOwner) ->
+    erlmcp_native_beam_keeper:give(Keeper, NewOwner).
 
 give_port(Port, NewOwner) ->
     Arrivals = disarm(Port),
@@ -174,10 +171,8 @@ close(#tcp{port = Port, out = Out}, LingerMs) ->
     ok;
 close(#stdio{device = Device}, _) ->
     erlmcp_native_beam_stdio:close(Device);
-close(#tls{session = Session}, LingerMs) ->
-    erlmcp_native_beam_session:close(Session, LingerMs);
-close(#child{session = Session}, LingerMs) ->
-    erlmcp_native_beam_child:close(Session, LingerMs).
+close(#kept{keeper = Keeper}, LingerMs) ->
+    erlmcp_native_beam_keeper:close(Keeper, LingerMs).
 
 %% The driver tells nobody but a suspended sender that its queue has room.
 linger(Port, Out, Deadline, Wait) ->
@@ -212,8 +207,7 @@ drop(Port, Reads) ->
 -spec keys(stream()) -> [gen_tcp:socket() | reference()].
 keys(#tcp{port = Port}) -> [Port];
 keys(#stdio{device = Device}) -> erlmcp_native_beam_stdio:keys(Device);
-keys(#tls{session = Session}) -> erlmcp_native_beam_session:keys(Session);
-keys(#child{session = Session}) -> erlmcp_native_beam_child:keys(Session).
+keys(#kept{keeper = Keeper}) -> erlmcp_native_beam_keeper:keys(Keeper).
 
 %% @doc What waits in the owner's mailbox.
 -spec waiting(stream()) -> arrival() | none.
@@ -226,20 +220,16 @@ waiting(#tcp{port = Port}) ->
     end;
 waiting(#stdio{device = Device}) ->
     erlmcp_native_beam_stdio:waiting(Device);
-waiting(#tls{session = Session}) ->
-    erlmcp_native_beam_session:waiting(Session);
-waiting(#child{session = Session}) ->
-    erlmcp_native_beam_child:waiting(Session).
+waiting(#kept{keeper = Keeper}) ->
+    erlmcp_native_beam_keeper:waiting(Keeper).
 
 %% @doc Gives meaning to a message in the owner's mailbox.
 -spec handle_info(term(), stream()) -> arrival() | unknown.
 handle_info({tcp, Port, Data}, #tcp{port = Port}) -> {data, Data};
 handle_info({tcp_error, Port, Reason}, #tcp{port = Port}) -> {lost, lost(Reason)};
 handle_info({tcp_closed, Port}, #tcp{port = Port}) -> {lost, closed};
-handle_info(Msg, #stdio{device = Device}) ->
-    erlmcp_native_beam_stdio:handle_info(Msg, Device);
-handle_info(Msg, #tls{session = Session}) -> erlmcp_native_beam_session:handle_info(Msg, Session);
-handle_info(Msg, #child{session = Session}) -> erlmcp_native_beam_child:handle_info(Msg, Session);
+handle_info(Msg, #stdio{device = Device}) -> erlmcp_native_beam_stdio:handle_info(Msg, Device);
+handle_info(Msg, #kept{keeper = Keeper}) -> erlmcp_native_beam_keeper:handle_info(Msg, Keeper);
 handle_info(_, _) -> unknown.
 
 lost(Reason) -> erlmcp_native_beam_inet:reason(Reason).
