@@ -89,14 +89,8 @@ handle_call(get_info, _, State) ->
     {reply, info(State), State};
 handle_call(get_state, _, State) ->
     {reply, {ok, (info(State))#{transport => self()}}, State};
-handle_call({health_check}, _, State) ->
-    {reply, {ok, by_phase(healthy, degraded, State)}, State};
-handle_call({connection_status}, _, State) ->
-    {reply, {ok, by_phase(connected, connecting, State)}, State};
-handle_call({server_status}, _, State) ->
-    {reply, {ok, by_phase(running, degraded, State)}, State};
-handle_call(_, _, State) ->
-    {reply, {error, unknown_request}, State}.
+handle_call(Request, _, State) ->
+    {reply, erlmcp_native_transport_info:brief(Request, status(State)), State}.
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
@@ -291,7 +285,7 @@ info(#state{module = Module, shape = Shape, core = Core, options = Options} = St
     Connection = erlmcp_native_http_client_core:info(Core),
     (Module:info(Shape))#{
         type => http,
-        status => by_phase(connected, connecting, State),
+        status => status(State),
         config => Given,
         connection => Connection#{connected => State#state.connected},
         guard =>
@@ -302,5 +296,5 @@ info(#state{module = Module, shape = Shape, core = Core, options = Options} = St
         statistics => erlmcp_native_transport_stats:report(State#state.stats)
     }.
 
-by_phase(Up, _, #state{connected = true}) -> Up;
-by_phase(_, Down, #state{connected = false}) -> Down.
+status(#state{connected = true}) -> connected;
+status(#state{connected = false}) -> connecting.

@@ -83,14 +83,8 @@ handle_call(close, _, State) ->
     {stop, normal, ok, State};
 handle_call(get_info, _, State) ->
     {reply, info(State), State};
-handle_call({health_check}, _, State) ->
-    {reply, {ok, healthy}, State};
-handle_call({connection_status}, _, State) ->
-    {reply, {ok, connected}, State};
-handle_call({server_status}, _, State) ->
-    {reply, {ok, running}, State};
-handle_call(_, _, State) ->
-    {reply, {error, unknown_request}, State}.
+handle_call(Request, _, State) ->
+    {reply, erlmcp_native_transport_info:brief(Request, connected), State}.
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.

@@ -1,7 +1,7 @@
 %% @private What a transport answers about itself, in the words of erlmcp. Pure.
 -module(erlmcp_native_transport_info).
 
--export([answer/2]).
+-export([answer/2, brief/2]).
 
 -type summary() :: #{
     shape := #{transport_id := term(), atom() => term()},
@@ -16,10 +16,16 @@
 -spec answer(Request :: term(), fun(() -> summary())) -> term().
 answer(get_info, Summary) -> info(Summary());
 answer(get_state, Summary) -> {ok, state(Summary())};
-answer({health_check}, Summary) -> {ok, by_phase(Summary(), healthy, degraded)};
-answer({connection_status}, Summary) -> {ok, status(Summary())};
-answer({server_status}, Summary) -> {ok, by_phase(Summary(), running, degraded)};
-answer(_, _) -> {error, unknown_request}.
+answer(Request, Summary) -> brief(Request, status(Summary())).
+
+%% @doc The same of a transport that has a `get_info' of its own. One that listens is connected.
+-spec brief(Request :: term(), connecting | connected | disconnected) -> term().
+brief({health_check}, connected) -> {ok, healthy};
+brief({health_check}, _) -> {ok, degraded};
+brief({connection_status}, Status) -> {ok, Status};
+brief({server_status}, connected) -> {ok, running};
+brief({server_status}, _) -> {ok, degraded};
+brief(_, _) -> {error, unknown_request}.
 
 info(#{shape := Shape, options := #{given := Given}, link := Link} = Summary) ->
     #{guard := Guard, statistics := Statistics} = Summary,
@@ -64,6 +70,3 @@ max_attempts(#{max_attempts := Max}) -> Max.
 status(#{phase := open}) -> connected;
 status(#{phase := closed}) -> disconnected;
 status(#{}) -> connecting.
-
-by_phase(#{phase := open}, Up, _) -> Up;
-by_phase(#{}, _, Down) -> Down.
