@@ -55,13 +55,13 @@
 
 %% The modules that have `metrics/0', one a line.
 -define(DECLARING, [
-    erlmcp_native_alerts,
     erlmcp_native_beam_count,
     erlmcp_native_breakers,
     erlmcp_native_http_client_measure,
     erlmcp_native_http_measure,
     erlmcp_native_http_tables,
     erlmcp_native_failover_proc,
+    erlmcp_native_lookout,
     erlmcp_native_metrics_processes,
     erlmcp_native_metrics_vm,
     erlmcp_native_pool_measure,

@@ -16,12 +16,12 @@
 %% '''
 -module(erlmcp_native_objectives).
 
--behaviour(gen_server).
+-behaviour(erlmcp_native_lookout).
 
 -include_lib("kernel/include/logger.hrl").
 
 -export([start_link/1, report/1, stop/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([look/3, announce/2, describe/1]).
 
 -export_type([options/0, objective/0, report/0, event/0]).
 
@@ -80,13 +80,6 @@
     burn :: erlmcp_native_burn_rate:burn()
 }).
 
--record(state, {
-    owner :: pid() | none,
-    monitor :: reference() | none,
-    interval_ms :: pos_integer(),
-    objectives :: #{term() => #objective{}}
-}).
-
 -spec start_link(options()) -> {ok, pid()} | {error, erlmcp_native:reason()}.
 start_link(Options) ->
     Defaults = #{
@@ -101,7 +94,7 @@ start_link(Options) ->
         {ok, #{objectives := Objectives} = Checked} ->
             Pairs = maps:to_list(Objectives),
             case [Wrong || {_, Given} = Wrong <- Pairs, not is_objective(Given)] of
-                [] -> gen_server:start_link(?MODULE, Checked, []);
+                [] -> erlmcp_native_lookout:start_link(?MODULE, new(Checked), Checked);
                 [{Name, Given} | _] -> {error, {option, Name, Given}}
             end;
         {error, _} = Error ->
@@ -109,10 +102,8 @@ start_link(Options) ->
     end.
 
 valid(objectives, V) -> is_map(V);
-valid(owner, V) -> is_pid(V) orelse V =:= none;
-valid(interval_ms, V) -> is_integer(V) andalso V > 0 andalso V =< 3600000;
 valid(windows, V) -> is_list(V) andalso V =/= [] andalso lists:all(fun is_window/1, V);
-valid(_, _) -> false.
+valid(Key, V) -> erlmcp_native_lookout:valid(Key, V).
 
 is_window(#{long_ms := Long, short_ms := Short, factor := Factor, severity := Severity} = Window) ->
     map_size(Window) =:= 4 andalso is_integer(Long) andalso is_integer(Short) andalso
@@ -140,38 +131,21 @@ is_target(Target) -> is_float(Target) andalso Target > 0 andalso Target < 1.
 %% @doc How each objective stands.
 -spec report(pid()) -> #{term() => report()}.
 report(Objectives) ->
-    gen_server:call(Objectives, report).
+    erlmcp_native_lookout:report(Objectives).
 
 -spec stop(pid()) -> ok.
 stop(Objectives) ->
     gen_server:stop(Objectives).
 
-%% @private
--spec init(map()) -> {ok, #state{}}.
-init(#{objectives := Given, owner := Owner, interval_ms := Interval, windows := Windows}) ->
-    process_flag(trap_exit, true),
+new(#{objectives := Given, windows := Windows}) ->
     New = fun(_, #{target := Target} = Objective) ->
         #objective{given = Objective, burn = erlmcp_native_burn_rate:new(Target, Windows)}
     end,
-    self() ! look,
-    {ok, #state{
-        owner = Owner,
-        monitor = watch(Owner),
-        interval_ms = Interval,
-        objectives = maps:map(New, Given)
-    }}.
-
-watch(none) -> none;
-watch(Owner) -> monitor(process, Owner).
+    maps:map(New, Given).
 
 %% @private
--spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
-handle_call(report, _, #state{objectives = Objectives} = State) ->
-    {reply, maps:map(fun(_, Objective) -> report_of(Objective) end, Objectives), State};
-handle_call(_, _, State) ->
-    {reply, {error, unknown_request}, State}.
-
-report_of(#objective{given = #{target := Target}, burn = Burn}) ->
+-spec describe(#objective{}) -> report().
+describe(#objective{given = #{target := Target}, burn = Burn}) ->
     (erlmcp_native_burn_rate:totals(Burn))#{
         target => Target,
         budget_left => erlmcp_native_burn_rate:budget_left(Burn),
@@ -179,41 +153,17 @@ report_of(#objective{given = #{target := Target}, burn = Burn}) ->
     }.
 
 %% @private
--spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_, State) ->
-    {noreply, State}.
-
-%% @private
--spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info(look, #state{objectives = Objectives, interval_ms = Interval} = State) ->
-    Now = erlang:monotonic_time(millisecond),
-    Looked = maps:map(fun(Name, Objective) -> look(Now, Name, Objective, State) end, Objectives),
-    _ = erlang:send_after(Interval, self(), look),
-    {noreply, State#state{objectives = Looked}};
-handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
-    {stop, normal, State};
-handle_info({'EXIT', _, Reason}, State) ->
-    {stop, Reason, State};
-handle_info(_, State) ->
-    {noreply, State}.
-
-%% @private
--spec terminate(term(), #state{}) -> ok.
-terminate(_, #state{objectives = Objectives}) ->
-    Raised = [
-        raised
-     || #objective{burn = Burn} <- maps:values(Objectives),
-        #{state := raised} <- erlmcp_native_burn_rate:rates(Burn)
-    ],
-    erlmcp_native_metrics:add(alerts_active, -length(Raised)).
-
-look(Now, Name, #objective{given = Given, before = Before, burn = Burn} = Objective, State) ->
+-spec look(integer(), term(), #objective{}) -> {[event()], #objective{}}.
+look(Now, Name, #objective{given = Given, before = Before, burn = Burn} = Objective) ->
     Sums = sums(Given, Before),
     {Good, Total} = more(Sums, Before),
     {Changes, Next} = erlmcp_native_burn_rate:add(Now, Good, Total, Burn),
     Left = erlmcp_native_burn_rate:budget_left(Next),
-    lists:foreach(fun(Change) -> tell(Name, Change, Left, State) end, Changes),
-    Objective#objective{before = Sums, burn = Next}.
+    Event = fun({Change, Rate}) ->
+        Details = maps:with([severity, long, short, factor], Rate),
+        {objective, Name, Change, Details#{budget_left => Left}}
+    end,
+    {lists:map(Event, Changes), Objective#objective{before = Sums, burn = Next}}.
 
 sums(#{kind := latency, metric := Metric, within := Limit}, Before) ->
     case erlmcp_native_metric_reader:count(Metric) of
@@ -258,27 +208,19 @@ more({Good, Total}, {GoodBefore, Before}) when Total >= Before, Good >= GoodBefo
 more({Good, Total}, _) ->
     {Good, Total}.
 
-tell(Name, {Change, Rate}, Left, #state{owner = Owner}) ->
-    #{severity := Severity, long := Long, short := Short, factor := Factor} = Rate,
-    {Level, Step} =
-        case Change of
-            raised -> {warning, 1};
-            cleared -> {notice, -1}
-        end,
-    _ = Change =:= raised andalso erlmcp_native_metrics:add(alerts_raised, 1),
-    ok = erlmcp_native_metrics:add(alerts_active, Step),
+%% @private
+-spec announce(logger:level(), event()) -> ok.
+announce(Level, {objective, Name, Change, Details}) ->
+    #{severity := Severity, long := Long, short := Short, factor := Factor} = Details,
+    #{budget_left := Left} = Details,
     ?LOG(
         Level,
         "erlmcp_native: objective ~0tp ~s (~s): its budget burns ~.2f and ~.2f times as fast as"
         " it may, the limit is ~0tp; ~.1f % of it is left",
         [Name, Change, Severity, Long, Short, Factor, 100 * Left]
     ),
-    Details = (maps:with([severity, long, short, factor], Rate))#{budget_left => Left},
-    ok = erlmcp_native_telemetry:execute(
+    erlmcp_native_telemetry:execute(
         [objective],
         maps:with([long, short, budget_left], Details),
         #{name => Name, state => Change, severity => Severity}
-    ),
-    Event = {objective, Name, Change, Details},
-    _ = Owner =/= none andalso (Owner ! {erlmcp_native, self(), Event}),
-    ok.
+    ).
