@@ -30,11 +30,10 @@ groups() ->
             ],
             variants => [
                 #{path => Path, run => fun(_) -> measure(Path) end}
-             || Path <- [nif, beam, gen_tcp, gen_tcp_hibernate]
+             || Path <- [nif, beam, gen_tcp]
             ],
             ratios => [
                 {idle_10k, nif, gen_tcp, 1},
-                {idle_10k, nif, gen_tcp_hibernate, none},
                 {idle_10k, beam, gen_tcp, none},
                 {idle_10k, nif, beam, none}
             ],
@@ -58,20 +57,15 @@ measure(Path) ->
 %% @private
 -spec listen(atom()) -> {inet:port_number(), Server :: term()}.
 listen(gen_tcp) ->
-    baseline([]);
-listen(gen_tcp_hibernate) ->
-    baseline([{hibernate_after, ?HIBERNATE_AFTER_MS}]);
+    erlmcp_native_analysis_peer:lasting(fun() ->
+        {{Port, Supervisor}, Accept} = bench_line_server:listen(),
+        {{Port, {supervisor, Supervisor}}, Accept}
+    end);
 listen(Path) ->
     erlmcp_native_analysis_peer:lasting(fun() ->
         {ok, Listener} = erlmcp_native:listen(#{port => 0}, #{path => Path, active => true}),
         {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),
         {{Port, {owner, self()}}, fun() -> own(0) end}
-    end).
-
-baseline(Options) ->
-    erlmcp_native_analysis_peer:lasting(fun() ->
-        {{Port, Supervisor}, Accept} = bench_line_server:listen(Options),
-        {{Port, {supervisor, Supervisor}}, Accept}
     end).
 
 %% The owner of all connections: how many of them stand.

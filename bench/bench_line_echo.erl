@@ -5,5 +5,5 @@
 
 -spec serve(erlmcp_native_report:path(), map()) -> inet:port_number().
 serve(_, _) ->
-    {Port, _} = erlmcp_native_analysis_peer:lasting(fun() -> bench_line_server:listen([]) end),
+    {Port, _} = erlmcp_native_analysis_peer:lasting(fun() -> bench_line_server:listen() end),
     Port.

@@ -4,16 +4,15 @@
 
 -behaviour(gen_server).
 
--export([listen/1, connections/1]).
--export([start_link/2]).
+-export([listen/0, connections/1]).
+-export([start_link/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 %% @doc Starts to accept, in the calling process, which goes on with the function that is
-%% returned. `Options' are those of the processes.
--spec listen([gen_server:start_opt()]) ->
-    {{inet:port_number(), Supervisor :: pid()}, fun(() -> no_return())}.
-listen(Options) ->
-    {ok, Supervisor} = bench_line_server_sup:start_link(Options),
+%% returned.
+-spec listen() -> {{inet:port_number(), Supervisor :: pid()}, fun(() -> no_return())}.
+listen() ->
+    {ok, Supervisor} = bench_line_server_sup:start_link(),
     {ok, Listener} = gen_tcp:listen(0, [
         binary, {ip, {127, 0, 0, 1}}, {packet, line}, {active, false}, {backlog, 1024}
     ]),
@@ -32,9 +31,9 @@ accept(Listener, Supervisor) ->
     gen_server:cast(Pid, owned),
     accept(Listener, Supervisor).
 
--spec start_link([gen_server:start_opt()], gen_tcp:socket()) -> gen_server:start_ret().
-start_link(Options, Socket) ->
-    gen_server:start_link(?MODULE, Socket, Options).
+-spec start_link(gen_tcp:socket()) -> gen_server:start_ret().
+start_link(Socket) ->
+    gen_server:start_link(?MODULE, Socket, []).
 
 %% @private
 -spec init(gen_tcp:socket()) -> {ok, gen_tcp:socket()}.

@@ -3,19 +3,19 @@
 
 -behaviour(supervisor).
 
--export([start_link/1]).
+-export([start_link/0]).
 -export([init/1]).
 
--spec start_link([gen_server:start_opt()]) -> supervisor:startlink_ret().
-start_link(Options) ->
-    supervisor:start_link(?MODULE, Options).
+-spec start_link() -> supervisor:startlink_ret().
+start_link() ->
+    supervisor:start_link(?MODULE, []).
 
 %% @private
--spec init([gen_server:start_opt()]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init(Options) ->
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init([]) ->
     Child = #{
         id => connection,
-        start => {bench_line_server, start_link, [Options]},
+        start => {bench_line_server, start_link, []},
         restart => temporary
     },
     {ok, {#{strategy => simple_one_for_one}, [Child]}}.
