@@ -62,13 +62,9 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, _} = application:ensure_all_started(erlmcp_native),
-    Dir = filename:join(?config(priv_dir, Config), "certs"),
-    ok = test_certs:make(Dir),
-    [{certs, Dir} | Config].
+    test_config:start([erlmcp_native], test_certs:make(?MODULE, Config)).
 
-end_per_suite(_) ->
-    ok = application:stop(erlmcp_native).
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) -> [{path, Path} | Config].
 
@@ -316,7 +312,7 @@ own_tool(Config) ->
     end).
 
 tls(Config) ->
-    File = fun(Name) -> filename:join(?config(certs, Config), Name) end,
+    File = fun(Name) -> test_certs:file(Config, Name) end,
     Right = #{
         certfile => File("server.pem"),
         keyfile => File("server.key"),

@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_certs, [file/2]).
+
 -define(PATH, erlmcp_native_beam_path).
 -define(WAIT, 10000).
 
@@ -45,14 +47,9 @@ groups() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(ssl),
-    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
-    ok = test_certs:make(Certs),
-    [{started, Started}, {certs, Certs} | Config].
+    test_config:start([ssl], test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 %% Plain sockets
 
@@ -391,9 +388,6 @@ tls_open(Config, Listen, Options) ->
     {ok, Checked} = erlmcp_native_options:connection(Options#{tls => Tls}),
     {ok, Socket} = ?PATH:open(#{host => Ip, port => Port}, Checked),
     Socket.
-
-file(Config, Name) ->
-    filename:join(proplists:get_value(certs, Config), Name).
 
 await(Notice, Socket) ->
     receive

@@ -18,25 +18,13 @@ groups() ->
 cases() ->
     [everything_server, python_1_server, python_2_server, fastmcp_server, rmcp_server].
 
-init_per_suite(Config) ->
-    case mcp_programs:missing() of
-        none ->
-            {ok, Started} = application:ensure_all_started(erlmcp_native),
-            [{started, Started} | Config];
-        Reason ->
-            {skip, lists:flatten(Reason)}
-    end.
+init_per_suite(Config) -> mcp_programs:init_per_suite(Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 everything_server(Config) ->
     Package = "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js",

@@ -34,31 +34,16 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    case mcp_programs:missing() of
-        none ->
-            {ok, Started} = application:ensure_all_started(erlmcp_native),
-            _ = mcp_programs:load("conformance"),
-            [{started, Started} | Config];
-        Reason ->
-            {skip, lists:flatten(Reason)}
-    end.
+    _ = mcp_programs:load("conformance"),
+    mcp_programs:init_per_suite(Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) ->
     {module, _} = mcp_programs:use(Path),
     [{path, Path} | Config].
 
-end_per_group(_, _) ->
-    ok.
-
-init_per_testcase(_, Config) ->
-    Config.
-
-end_per_testcase(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% Servers
 

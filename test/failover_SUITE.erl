@@ -35,12 +35,9 @@ groups() ->
     ],
     [{Path, [], Cases} || Path <- [nif, port, beam]].
 
-init_per_suite(Config) ->
-    {ok, _} = application:ensure_all_started(erlmcp_native),
-    Config.
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(_) ->
-    application:stop(erlmcp_native).
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) -> [{path, Path} | Config].
 

@@ -34,21 +34,13 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    Certs = filename:join(proplists:get_value(priv_dir, Config), "certs"),
-    ok = test_certs:make(Certs),
-    [{started, Started}, {certs, Certs} | Config].
+    test_config:start([erlmcp_native], test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% Priorities
 
@@ -335,7 +327,7 @@ unix_pair(Config, Options) ->
     {Conn, Peer}.
 
 tls_pair(Config, Options) ->
-    File = fun(Name) -> filename:join(proplists:get_value(certs, Config), Name) end,
+    File = fun(Name) -> test_certs:file(Config, Name) end,
     {ok, Listen} = ssl:listen(0, [
         binary, {active, false}, {ip, {127, 0, 0, 1}}, {recbuf, 16384},
         {certfile, File("server.pem")}, {keyfile, File("server.key")}

@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_certs, [file/2]).
+
 -define(WAIT, 10000).
 -define(REVISION, <<"2026-07-28">>).
 -define(META, "io.modelcontextprotocol/").
@@ -30,22 +32,13 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    {ok, More} = application:ensure_all_started(gun),
-    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
-    ok = test_certs:make(Certs),
-    [{started, Started ++ More}, {certs, Certs} | Config].
+    test_config:start([erlmcp_native, gun], test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_http_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_http_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 prior_knowledge(Config) ->
     Conn = connect(listen(Config, #{})),
@@ -160,10 +153,8 @@ listen(Config, Options) ->
 
 listen_tls(Config) ->
     listen(Config, #{
-        tls => #{certfile => file("server.pem", Config), keyfile => file("server.key", Config)}
+        tls => #{certfile => file(Config, "server.pem"), keyfile => file(Config, "server.key")}
     }).
-
-file(Name, Config) -> filename:join(proplists:get_value(certs, Config), Name).
 
 connect({_, Port}) ->
     {Conn, http2} = up(gun:open("127.0.0.1", Port, #{protocols => [http2], retry => 0})),
@@ -176,7 +167,7 @@ connect_tls({_, Port}, Protocols, Config) ->
         retry => 0,
         transport_opts => [
             {verify, verify_peer},
-            {cacertfile, file("ca.pem", Config)},
+            {cacertfile, file(Config, "ca.pem")},
             {server_name_indication, "localhost"}
         ]
     })).

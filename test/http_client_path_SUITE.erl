@@ -7,6 +7,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_certs, [file/2]).
+
 -define(WAIT, 10000).
 -define(MIB, 1048576).
 
@@ -94,12 +96,7 @@ beam_cases() ->
 
 init_per_suite(Config) ->
     ok = peers(),
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    {ok, More} = application:ensure_all_started(cowboy),
-    {ok, Inets} = application:ensure_all_started(inets),
-    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
-    ok = test_certs:make(Certs),
-    [{started, Started ++ More ++ Inets}, {certs, Certs} | Config].
+    test_config:start([erlmcp_native, cowboy, inets], test_certs:make(?MODULE, Config)).
 
 %% Where test/peers.sh has put them.
 peers() ->
@@ -112,19 +109,13 @@ peers() ->
             ok
     end.
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) ->
     {ok, Module} = erlmcp_native_http_client_path:use(Path),
     [{module, Module}, {path, Path} | Config].
 
-end_per_group(_, _) ->
-    ok.
-
-init_per_testcase(_, Config) ->
-    Config.
+end_per_group(_, _) -> ok.
 
 %% Nothing of a client may outlive it.
 end_per_testcase(_, Config) ->
@@ -1472,9 +1463,6 @@ get_list(Key) ->
     end.
 
 module(Config) -> proplists:get_value(module, Config).
-
-file(Config, Name) ->
-    filename:join(proplists:get_value(certs, Config), Name).
 
 server(Config, Name) ->
     [{certfile, file(Config, Name ++ ".pem")}, {keyfile, file(Config, Name ++ ".key")}].

@@ -7,6 +7,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -import(http_raw, [ask/2, answer/1, answer/2, head/1, part/1, rest/1, ended/1, post/1, get/1]).
+-import(test_certs, [file/2]).
 
 -define(WAIT, 10000).
 
@@ -94,22 +95,13 @@ beam_cases() ->
     [preface_of_another_version, idle_connection_hibernates, garbage].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    {ok, More} = application:ensure_all_started(ssl),
-    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
-    ok = test_certs:make(Certs),
-    [{started, Started ++ More}, {certs, Certs} | Config].
+    test_config:start([erlmcp_native, ssl], test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_http_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_http_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% Requests
 
@@ -1221,8 +1213,6 @@ tls_options(Config) ->
 connect_tls(Config, Server, Options) ->
     Trust = [{cacertfile, file(Config, "ca.pem")}, {verify, verify_peer}, {log_level, none}],
     http_raw:connect(port(Server), {tls, Trust ++ Options}).
-
-file(Config, Name) -> filename:join(proplists:get_value(certs, Config), Name).
 
 %% Requests
 

@@ -38,33 +38,16 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    case mcp_programs:missing() of
-        none ->
-            {ok, Started} = application:ensure_all_started(erlmcp_native),
-            _ = mcp_programs:load("conformance"),
-            Certs = filename:join([?config(priv_dir, Config), ?MODULE, "certs"]),
-            ok = test_certs:make(Certs),
-            [{started, Started}, {certs, Certs} | Config];
-        Reason ->
-            {skip, lists:flatten(Reason)}
-    end.
+    _ = mcp_programs:load("conformance"),
+    mcp_programs:init_per_suite(test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) ->
     {module, _} = mcp_programs:use(Path),
     [{path, Path} | Config].
 
-end_per_group(_, _) ->
-    ok.
-
-init_per_testcase(_, Config) ->
-    Config.
-
-end_per_testcase(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% Their clients
 
@@ -88,7 +71,7 @@ python_2_client_tls(Config) -> python_2_client(with_tls(Config)).
 
 %% Node and Python take further authorities from these.
 with_tls(Config) ->
-    File = fun(Name) -> filename:absname(filename:join(?config(certs, Config), Name)) end,
+    File = fun(Name) -> filename:absname(test_certs:file(Config, Name)) end,
     Tls = #{certfile => File("server.pem"), keyfile => File("server.key")},
     Env = [{Name, File("ca.pem")} || Name <- ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"]],
     [{options, #{tls => Tls}}, {env, Env} | Config].

@@ -146,22 +146,16 @@ cases() ->
         listener_that_is_drained
     ].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) when Path =:= nif; Path =:= port; Path =:= beam ->
-    {ok, _} = erlmcp_native_http_path:use(Path),
-    [{path, Path} | Config];
+    test_config:use(erlmcp_native_http_path, Path, Config);
 init_per_group(_, Config) ->
     Config.
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 init_per_testcase(_, Config) ->
     true = register(http_server_test, self()),

@@ -37,20 +37,13 @@ cases() ->
         wrong_arguments
     ].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% What is made of a document where others do otherwise.
 

@@ -21,22 +21,16 @@ init_per_suite(Config) ->
     Files = filename:join(Root, "../shared/json-test-suite"),
     case filelib:is_dir(Files) of
         true ->
-            {ok, Started} = application:ensure_all_started(erlmcp_native),
-            [{started, Started}, {files, Files} | Config];
+            test_config:start([erlmcp_native], [{files, Files} | Config]);
         false ->
             {skip, "no ../shared/json-test-suite beside the checkout"}
     end.
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 init_per_testcase(as_json, Config) ->
     case erlmcp_native_json_beam:codec() of
@@ -45,9 +39,6 @@ init_per_testcase(as_json, Config) ->
     end;
 init_per_testcase(_, Config) ->
     Config.
-
-end_per_testcase(_, _) ->
-    ok.
 
 must_parse(Config) ->
     Texts = texts("test_parsing/y_*", 95, Config),

@@ -36,20 +36,15 @@ groups() ->
     [{nif, [many_processes]}, {beam, [many_processes]}].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    Started = test_config:start([erlmcp_native], Config),
     loaded = erlmcp_native_nif:status(),
-    [{started, Started} | Config].
+    Started.
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% The native functions keep memory between calls, one piece for each thread.
 many_processes(Config) ->

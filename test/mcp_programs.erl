@@ -1,18 +1,21 @@
 %% @doc The MCP programs of others that test/mcp_peers.sh installs, run as processes of the system.
 -module(mcp_programs).
 
--export([missing/0, path/1, source/1, node_args/1, load/1, use/1]).
+-export([init_per_suite/1, path/1, source/1, node_args/1, load/1, use/1]).
 -export([start/2, serve/2, say/1, step/2, stop/1, run/3, free_port/0, await_port/1]).
 
 -define(STEP_MS, 60000).
 
-%% @doc Why the tests with them cannot be run, or `none'.
-missing() ->
+%% @doc Starts the application for a suite that runs them, which is skipped where one is missing.
+init_per_suite(Config) ->
     Needed = ["node/node_modules", "mcp1/bin/python", "mcp2/bin/python", "fastmcp/bin/python",
         "rmcp/release/rmcp_server"],
     case [File || File <- Needed, not filelib:is_file(path(File))] of
-        [] -> none;
-        Missing -> "not in _build/mcp_peers (see test/mcp_peers.sh): " ++ lists:join(" ", Missing)
+        [] ->
+            test_config:start([erlmcp_native], Config);
+        Missing ->
+            Files = lists:append(lists:join(" ", Missing)),
+            {skip, "not in _build/mcp_peers (see test/mcp_peers.sh): " ++ Files}
     end.
 
 %% @doc A file below _build/mcp_peers.

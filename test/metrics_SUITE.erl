@@ -69,7 +69,7 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    Started = test_config:start([erlmcp_native], Config),
     ok = erlmcp_native_metrics:declare([
         #{name => Name, kind => Kind, group => metrics_test, help => <<"For tests">>, unit => Unit}
      || {Name, Kind, Unit} <- [
@@ -95,20 +95,16 @@ init_per_suite(Config) ->
             read => {?MODULE, texts, []}
         }
     ]),
-    [{started, Started} | Config].
+    Started.
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) when Path =:= nif; Path =:= port; Path =:= beam ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config];
+    test_config:use(erlmcp_native_path, Path, Config);
 init_per_group(_, Config) ->
     Config.
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 %% The process of a case ends after this, and its servers and clients with it.
 end_per_testcase(_, _) ->

@@ -25,13 +25,11 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
+    Started = test_config:start([erlmcp_native], Config),
     loaded = erlmcp_native_nif:status(),
-    [{started, Started} | Config].
+    Started.
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 %% Every exported function with terms of every kind in each place, the other places lawful, for
 %% the first argument that is none hides those behind it: `badarg', an error term or a lawful

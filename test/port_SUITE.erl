@@ -57,13 +57,9 @@ groups() ->
         ]}
     ].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_testcase(_, Config) ->
     process_flag(trap_exit, true),

@@ -38,14 +38,11 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
     Root = filename:join(code:lib_dir(erlmcp_native), "../../../.."),
-    Module = erlmcp_native_port_http_client,
-    [{started, Started}, {root, Root}, {path, port}, {module, Module} | Config].
+    Own = [{root, Root}, {path, port}, {module, erlmcp_native_port_http_client}],
+    test_config:start([erlmcp_native], Own ++ Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 %% What was killed soon after it was started comes back later and later; here it begins anew.
 init_per_testcase(_, Config) ->

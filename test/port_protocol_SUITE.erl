@@ -26,13 +26,10 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
     Root = filename:join(code:lib_dir(erlmcp_native), "../../../.."),
-    [{started, Started}, {root, Root} | Config].
+    test_config:start([erlmcp_native], [{root, Root} | Config]).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 %% What is written is what the vectors say; terms may be written in other ways.
 to_the_program(Config) ->

@@ -35,13 +35,9 @@ all() ->
         survives_garbage
     ].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 end_per_testcase(_, _) ->
     [ok = ?R:unregister_server(Id) || {Id, _} <- ?R:list_servers()],

@@ -53,13 +53,9 @@ groups() ->
     Cases = [switching, restart, reconnection, memory, buffering],
     [{Path, [parallel], Cases} || Path <- [nif, port, beam]].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [ok = application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) ->
     case lists:member(Path, erlmcp_native_report_machine:paths()) of
@@ -67,8 +63,7 @@ init_per_group(Path, Config) ->
         false -> {skip, {no_path, Path}}
     end.
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 options(Config, More) ->
     maps:merge(#{paths => [?config(path, Config)], thresholds => #{}}, More).

@@ -57,12 +57,9 @@ init_per_suite(Config) ->
 end_per_suite(_) ->
     ok.
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 init_per_testcase(Case, Config) ->
     Name = lists:concat([?config(path, Config), "_", Case]),

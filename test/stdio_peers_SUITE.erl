@@ -17,25 +17,13 @@ groups() ->
 cases() ->
     [sdk_client, python_1_client, python_2_client, fastmcp_client, inspector].
 
-init_per_suite(Config) ->
-    case mcp_programs:missing() of
-        none ->
-            {ok, Started} = application:ensure_all_started(erlmcp_native),
-            [{started, Started} | Config];
-        Reason ->
-            {skip, lists:flatten(Reason)}
-    end.
+init_per_suite(Config) -> mcp_programs:init_per_suite(Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(?config(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
-init_per_group(Path, Config) ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config].
+init_per_group(Path, Config) -> test_config:use(erlmcp_native_path, Path, Config).
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 sdk_client(Config) ->
     client(mcp_programs:node_args([mcp_programs:source("mcp_peers/stdio_client.mjs")]), Config).

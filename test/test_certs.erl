@@ -1,7 +1,7 @@
 %% Certificates for tests, made afresh in a directory.
 -module(test_certs).
 
--export([make/1]).
+-export([make/1, make/2, file/2]).
 
 -include_lib("public_key/include/public_key.hrl").
 
@@ -21,6 +21,15 @@ make(Dir) ->
     write(Dir, "other", issue(Ca, [{dNSName, "other.example"}], current())),
     write(Dir, "client", issue(Ca, [{dNSName, "client.example"}], current())),
     write(Dir, "self", self_signed(Names)).
+
+%% The same for the cases of a suite.
+make(Suite, Config) ->
+    Dir = filename:join([proplists:get_value(priv_dir, Config), Suite, "certs"]),
+    ok = make(Dir),
+    [{certs, Dir} | Config].
+
+%% One of the files of a suite.
+file(Config, Name) -> filename:join(proplists:get_value(certs, Config), Name).
 
 current() ->
     {Year, _, _} = date(),

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_certs, [file/2]).
+
 -define(WAIT, 10000).
 
 all() ->
@@ -49,21 +51,15 @@ cases() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    Certs = filename:join([proplists:get_value(priv_dir, Config), ?MODULE, "certs"]),
-    ok = test_certs:make(Certs),
-    [{started, Started}, {certs, Certs} | Config].
+    test_config:start([erlmcp_native], test_certs:make(?MODULE, Config)).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(nif_beam, Config) -> [{client, nif}, {server, beam} | Config];
 init_per_group(beam_nif, Config) -> [{client, beam}, {server, nif} | Config];
 init_per_group(Path, Config) -> [{client, Path}, {server, Path} | Config].
 
-end_per_group(_, _) ->
-    ok.
+end_per_group(_, _) -> ok.
 
 messages_go_both_ways(Config) ->
     {Client, Server} = pair(Config, trusting(Config), #{}),
@@ -306,9 +302,6 @@ server(Config, Tls) ->
 
 trusting(Config) ->
     #{cacertfile => file(Config, "ca.pem")}.
-
-file(Config, Name) ->
-    filename:join(proplists:get_value(certs, Config), Name).
 
 der(Config, Name) ->
     {ok, Pem} = file:read_file(file(Config, Name ++ ".pem")),

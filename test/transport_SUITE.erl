@@ -89,19 +89,14 @@ groups() ->
         ]}
     ].
 
-init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(erlmcp_native),
-    [{started, Started} | Config].
+init_per_suite(Config) -> test_config:start([erlmcp_native], Config).
 
-end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))],
-    ok.
+end_per_suite(Config) -> test_config:stop(Config).
 
 init_per_group(Path, Config) when
     Path =:= nif; Path =:= port; Path =:= beam
 ->
-    {ok, _} = erlmcp_native_path:use(Path),
-    [{path, Path} | Config];
+    test_config:use(erlmcp_native_path, Path, Config);
 init_per_group(Group, Config) when Group =:= client; Group =:= served ->
     Files = filename:join(proplists:get_value(data_dir, Config), "*.erl"),
     Out = filename:join(proplists:get_value(priv_dir, Config), "standins"),
