@@ -6,6 +6,8 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -export([all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_group/2, end_per_group/2]).
 -export([init_per_testcase/2, end_per_testcase/2]).
 -export([
@@ -125,20 +127,6 @@ descendants(OsPid) ->
         Child <- string:lexemes(binary_to_list(Children), " \n")
     ],
     lists:append([[Pid | descendants(Pid)] || Pid <- Pids]).
-
-until(Fun) ->
-    until(Fun, erlang:monotonic_time(millisecond) + ?TIMEOUT_MS).
-
-until(Fun, Deadline) ->
-    case Fun() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive
-            after 20 -> until(Fun, Deadline)
-            end
-    end.
 
 %% Patient: the machine may be busy.
 given(Transport, Config) ->

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 30000).
 -define(BREAKERS, erlmcp_native_breakers).
 
@@ -283,14 +285,4 @@ half_open(Config, Options) ->
     ok = ?BREAKERS:force(key(Config), open),
     receive
     after 5 -> ok
-    end.
-
-until(True) ->
-    case True() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 5 -> until(True)
-            end
     end.

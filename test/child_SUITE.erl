@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 10000).
 -define(MIB, 1048576).
 
@@ -187,7 +189,7 @@ failed_start_leaves_nothing(Config) ->
     Before = descriptors(Config),
     [refused(Config, cat(#{cwd => "/no/such"})) || _ <- lists:seq(1, 20)],
     [refused(Config, #{command => "no-such-command"}) || _ <- lists:seq(1, 20)],
-    await(fun() -> descriptors(Config) =< Before + 2 end),
+    until(fun() -> descriptors(Config) =< Before + 2 end),
     ?assertEqual(0, own_children(Config)).
 
 options_are_checked(Config) ->
@@ -279,7 +281,7 @@ stderr_of_an_owner_that_does_not_read(Config) ->
     await_steady(fun() -> queue_length(self()) end),
     ?assert(iolist_size(flush_stderr(Conn)) < 2 * ?MIB),
     %% There is room again, and it is told what was dropped.
-    await(fun() -> lists:keymember(dropped, 1, receive_stderr(Conn, 1)) end),
+    until(fun() -> lists:keymember(dropped, 1, receive_stderr(Conn, 1)) end),
     stop(Conn).
 
 inherited_stderr_is_refused(Config) ->
@@ -396,7 +398,7 @@ orphans_are_reaped(Config) ->
     await_gone(binary_to_integer(Deserter)),
     receive after 1100 -> ok end,
     stop(start(Config, cat(#{}), #{})),
-    await(fun() -> own_children(Config) =:= 0 end).
+    until(fun() -> own_children(Config) =:= 0 end).
 
 last_words_are_read(Config) ->
     Seen = seen(Config, "said"),
@@ -496,10 +498,10 @@ two_hundred_at_once(Config) ->
     Pids = [os_pid(Conn) || Conn <- Conns],
     [ok = erlmcp_native:close(Conn) || Conn <- Conns],
     [await_gone(Pid) || Pid <- Pids],
-    await(fun() -> own_children(Config) =:= 0 end),
-    await(fun() -> descriptors(Config) =< Files + 2 end),
-    await(fun() -> length(processes()) =< Processes + 2 end),
-    await(fun() -> length(erlang:ports()) =< Ports + 1 end).
+    until(fun() -> own_children(Config) =:= 0 end),
+    until(fun() -> descriptors(Config) =< Files + 2 end),
+    until(fun() -> length(processes()) =< Processes + 2 end),
+    until(fun() -> length(erlang:ports()) =< Ports + 1 end).
 
 %% A node that serves its own standard input and output.
 erlang_server(Config) ->
@@ -780,25 +782,13 @@ kill(Pid) when is_integer(Pid) ->
 
 %% A zombie is what init has not looked at yet.
 await_gone(Pid) ->
-    await(fun() ->
+    until(fun() ->
         case string:trim(os:cmd("ps -o stat= -p " ++ integer_to_list(Pid))) of
             [] -> true;
             [$Z | _] -> true;
             _ -> false
         end
     end).
-
-await(Fun) -> await(Fun, now_ms() + ?WAIT).
-
-await(Fun, Deadline) ->
-    case Fun() of
-        true ->
-            ok;
-        false ->
-            ?assert(now_ms() < Deadline),
-            receive after 10 -> ok end,
-            await(Fun, Deadline)
-    end.
 
 %% Until it has not changed for a while.
 await_steady(Fun) -> await_steady(Fun, Fun(), now_ms()).

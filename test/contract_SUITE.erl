@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 10000).
 
 all() ->
@@ -684,7 +686,7 @@ unix_path(Config) ->
     File = filename:join(proplists:get_value(priv_dir, Config), "u.sock"),
     Short = short(File, Config),
     unix(Config, #{path => Short}, {path, list_to_binary(Short)}),
-    eventually(fun() -> not exists(Short) end).
+    until(fun() -> not exists(Short) end).
 
 unix_abstract(Config) ->
     case os:type() of
@@ -717,7 +719,7 @@ unix_stale_file(Config) ->
     ?assert(exists(File)),
     {ok, Listener} = erlmcp_native:listen(#{path => File}, options(Config, #{})),
     closed_listener(Listener),
-    eventually(fun() -> not exists(File) end),
+    until(fun() -> not exists(File) end),
     ok = file:write_file(File, <<"not a socket">>),
     Result = erlmcp_native:listen(#{path => File}, options(Config, #{})),
     ?assertEqual({error, address_in_use}, Result),
@@ -980,7 +982,7 @@ exists(File) ->
 
 %% Native objects go with their tasks, shortly after the processes.
 no_native_connections() ->
-    eventually(fun() ->
+    until(fun() ->
         Overview = erlmcp_native:overview(),
         lists:all(
             fun(Name) ->
@@ -989,15 +991,3 @@ no_native_connections() ->
             [native_connections]
         )
     end).
-
-eventually(Condition) ->
-    eventually(Condition, erlang:monotonic_time(millisecond) + ?WAIT).
-
-eventually(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            erlang:monotonic_time(millisecond) < Deadline orelse ct:fail(never),
-            receive after 5 -> eventually(Condition, Deadline) end
-    end.

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 60000).
 -define(FAILOVER, erlmcp_native_failover).
 -define(PROXY, erlmcp_native_fault_proxy).
@@ -463,14 +465,4 @@ await_switch(Pid, From, To, Reason) ->
     receive
         {erlmcp_native, Pid, {switched, From, To, Reason}} -> ok
     after ?WAIT -> ct:fail({no_switch, From, To, Reason})
-    end.
-
-until(True) ->
-    case True() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 10 -> until(True)
-            end
     end.

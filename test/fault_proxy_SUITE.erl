@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 30000).
 -define(PROXY, erlmcp_native_fault_proxy).
 
@@ -221,13 +223,3 @@ pair(Config) ->
     {ok, Server} = gen_tcp:accept(proplists:get_value(listen, Config), ?WAIT),
     ok = inet:setopts(Server, [{show_econnreset, true}]),
     {Client, Server}.
-
-until(True) ->
-    case True() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 10 -> until(True)
-            end
-    end.

@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(CLIENT, erlmcp_native_http_client).
 -define(WAIT, 10000).
 -define(META, <<"io.modelcontextprotocol/protocolVersion">>).
@@ -1842,18 +1844,6 @@ messages(C, Count, Acc) when Count > 0 ->
 queue_length() ->
     {message_queue_len, Length} = process_info(self(), message_queue_len),
     Length.
-
-until(Condition) -> until(Condition, 500).
-
-until(Condition, Tries) when Tries > 0 ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 20 -> until(Condition, Tries - 1)
-            end
-    end.
 
 id(Request) -> maps:get(<<"id">>, http_peer:body(Request)).
 

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(CLIENT, erlmcp_native_http_client).
 -define(BREAKERS, erlmcp_native_breakers).
 -define(WAIT, 10000).
@@ -382,18 +384,6 @@ ready(Config, Options, Revision) ->
     http_peer:accepted(http_peer:next(P, <<"POST">>)),
     until(fun() -> maps:get(phase, element(2, ?CLIENT:info(C))) =:= ready end),
     C.
-
-until(Condition) -> until(Condition, 500).
-
-until(Condition, Tries) when Tries > 0 ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 20 -> until(Condition, Tries - 1)
-            end
-    end.
 
 breaker(#{port := Port}) ->
     [State] = [S || {{http, #{port := At}}, S} <- maps:to_list(?BREAKERS:all()), At =:= Port],

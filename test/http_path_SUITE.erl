@@ -8,6 +8,7 @@
 
 -import(http_raw, [ask/2, answer/1, answer/2, head/1, part/1, rest/1, ended/1, post/1, get/1]).
 -import(test_certs, [file/2]).
+-import(test_wait, [until/1]).
 
 -define(WAIT, 10000).
 
@@ -413,7 +414,7 @@ idle_connection(Config) ->
     Unused = connect(Server),
     ?assert(ended(Used)),
     ?assert(ended(Unused)),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 0 end).
+    until(fun() -> maps:get(connections, info(Server)) =:= 0 end).
 
 half_a_head_and_no_more(Config) ->
     Server = listen(Config, #{}, fun echo/2),
@@ -421,7 +422,7 @@ half_a_head_and_no_more(Config) ->
     ok = http_raw:send(Client, "GET / HT"),
     ok = http_raw:close(Client),
     ?assertMatch({200, _, <<"other">>}, ask(connect(Server), post("other"))),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 1 end).
+    until(fun() -> maps:get(connections, info(Server)) =:= 1 end).
 
 %% Refusals
 
@@ -551,7 +552,7 @@ connections_of_one_peer(Config) ->
     Elsewhere = connect(Server, [{ip, {127, 0, 0, 2}}]),
     ?assertMatch({200, _, <<"s">>}, ask(Elsewhere, post("s"))),
     ok = http_raw:close(First),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 2 end),
+    until(fun() -> maps:get(connections, info(Server)) =:= 2 end),
     ?assertMatch({200, _, <<"s">>}, ask(connect(Server), post("s"))).
 
 requests_at_the_limit(Config) ->
@@ -565,7 +566,7 @@ requests_at_the_limit(Config) ->
     ?assertEqual({<<"retry-after">>, <<"1">>}, lists:keyfind(<<"retry-after">>, 1, Headers)),
     [then(X, fun(Own) -> reply(Own, 200, [], <<>>) end) || X <- Exchanges],
     [?assertMatch({200, _, _}, answer(Client)) || Client <- Waiting],
-    eventually(fun() -> maps:get(requests, info(Server)) =:= 0 end),
+    until(fun() -> maps:get(requests, info(Server)) =:= 0 end),
     Fourth = connect(Server),
     ok = http_raw:send(Fourth, get("/")),
     then(element(2, request()), fun(Own) -> reply(Own, 200, [], <<>>) end),
@@ -579,7 +580,7 @@ streams_at_the_limit(Config) ->
     then(Exchange, fun begin_stream/1),
     ?assertMatch({200, _}, head(First)),
     %% A stream does not count as a request that waits.
-    eventually(fun() -> info(Server) =:= (info(Server))#{requests := 1, streams := 1} end),
+    until(fun() -> info(Server) =:= (info(Server))#{requests := 1, streams := 1} end),
     Second = connect(Server),
     ok = http_raw:send(Second, get("/")),
     Test = self(),
@@ -591,7 +592,7 @@ streams_at_the_limit(Config) ->
     ?assertEqual({error, closed}, result()),
     Pid ! {do, fun(X) -> ok = erlmcp_native_http_path:finish(X) end},
     ?assertEqual(done, part(First)),
-    eventually(fun() -> info(Server) =:= (info(Server))#{requests := 0, streams := 0} end).
+    until(fun() -> info(Server) =:= (info(Server))#{requests := 0, streams := 0} end).
 
 %% Streams
 
@@ -709,7 +710,7 @@ peer_that_never_reads(Config) ->
     Client = connect(Server, [{recbuf, 8192}]),
     ok = http_raw:send(Client, get("/")),
     ok = result(),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 0 end),
+    until(fun() -> maps:get(connections, info(Server)) =:= 0 end),
     ok = http_raw:close(Client).
 
 %% Serving processes that end
@@ -718,7 +719,7 @@ killed_before_the_answer(Config) ->
     Server = listen(Config, #{}, fun(_, _) -> exit(self(), kill) end),
     Client = connect(Server),
     [?assertMatch({500, _, _}, ask(Client, get("/"))) || _ <- [1, 2]],
-    eventually(fun() -> info(Server) =:= (info(Server))#{requests := 0} end).
+    until(fun() -> info(Server) =:= (info(Server))#{requests := 0} end).
 
 killed_in_mid_stream(Config) ->
     Server = listen(Config, #{}, fun(X, _) ->
@@ -732,7 +733,7 @@ killed_in_mid_stream(Config) ->
     ?assertEqual(<<"part">>, part(Client)),
     ?assertMatch({error, _}, part(Client)),
     ok = http_raw:close(Client),
-    eventually(fun() ->
+    until(fun() ->
         info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
     end).
 
@@ -767,7 +768,7 @@ gone_as_a_notice(Config) ->
     then(Exchange, fun(X) -> Test ! {result, {notice(X), reply(X, 200, [], <<>>)}} end),
     ok = http_raw:close(Client),
     ?assertEqual({gone, {error, closed}}, result()),
-    eventually(fun() -> info(Server) =:= (info(Server))#{connections := 0, requests := 0} end).
+    until(fun() -> info(Server) =:= (info(Server))#{connections := 0, requests := 0} end).
 
 gone_as_an_exit(Config) ->
     Server = listen(Config, #{}, tell()),
@@ -798,7 +799,7 @@ gone_in_mid_stream(Config) ->
     ?assertMatch({200, _}, head(Client)),
     ok = http_raw:close(Client),
     ?assertEqual({shutdown, gone}, reason(Monitor)),
-    eventually(fun() ->
+    until(fun() ->
         info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
     end).
 
@@ -856,7 +857,7 @@ owner_ends(Config) ->
     ?assert(ended(Idle)),
     ?assertMatch({error, _}, part(Busy)),
     ?assertEqual({shutdown, gone}, reason(Serving)),
-    eventually(fun() -> not accepts(Server) end).
+    until(fun() -> not accepts(Server) end).
 
 close_ends_all(Config) ->
     Server = listen(Config, #{}, tell()),
@@ -900,7 +901,7 @@ drain_waits_for_requests(Config) ->
     then(StreamExchange, fun begin_stream/1),
     ?assertMatch({200, _}, head(Streaming)),
     Draining = drain(60000, Server),
-    eventually(fun() -> not accepts(Draining) end),
+    until(fun() -> not accepts(Draining) end),
     then(Exchange, fun(X) -> reply(X, 200, [], <<"last">>) end),
     ?assertMatch({200, _, <<"last">>}, answer(Client)),
     ?assert(ended(Client)),
@@ -941,7 +942,7 @@ many_connections_closed_at_once(Config) ->
     [?assertMatch({200, _}, head(Client)) || Client <- Clients],
     ?assertMatch(#{connections := Count, requests := Count, streams := Count}, info(Server)),
     [ok = http_raw:close(Client) || Client <- Clients],
-    eventually(fun() ->
+    until(fun() ->
         info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
     end).
 
@@ -991,7 +992,7 @@ tls(Config) ->
     ok = http_raw:send(Client, "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"),
     ?assertMatch({200, _, <<>>}, answer(Client)),
     ?assert(ended(Client)),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 0 end).
+    until(fun() -> maps:get(connections, info(Server)) =:= 0 end).
 
 tls_stream(Config) ->
     Options = (tls_options(Config))#{max_stream_bytes => 100000},
@@ -1025,7 +1026,7 @@ tls_client_gone(Config) ->
     ?assertMatch({200, _}, head(Client)),
     ok = http_raw:close(Client),
     ?assertEqual(gone, result()),
-    eventually(fun() -> info(Server) =:= (info(Server))#{connections := 0, streams := 0} end).
+    until(fun() -> info(Server) =:= (info(Server))#{connections := 0, streams := 0} end).
 
 tls_protocols(Config) ->
     Server = listen(Config, (tls_options(Config))#{protocols => [http1]}, fun echo/2),
@@ -1038,7 +1039,7 @@ tls_bad_handshake(Config) ->
     Server = listen(Config, tls_options(Config), fun echo/2),
     {gen_tcp, Socket} = connect(Server),
     ok = gen_tcp:send(Socket, "GET / HTTP/1.1\r\nhost: h\r\n\r\n"),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 0 end),
+    until(fun() -> maps:get(connections, info(Server)) =:= 0 end),
     ?assertMatch({200, _, <<"x">>}, ask(connect_tls(Config, Server, []), post("x"))).
 
 %% The path beam
@@ -1050,7 +1051,7 @@ idle_connection_hibernates(Config) ->
     ?assertMatch({200, _, _}, ask(Client, post("x"))),
     true = is_list(Before),
     [Conn] = connection_processes(),
-    eventually(fun() ->
+    until(fun() ->
         process_info(Conn, current_function) =:= {current_function, {erlang, hibernate, 3}}
     end),
     ?assertMatch({200, _, <<"y">>}, ask(Client, post("y"))).
@@ -1066,7 +1067,7 @@ garbage(Config) ->
      || _ <- lists:seq(1, 100)
     ],
     ?assertMatch({200, _, <<"x">>}, ask(connect(Server), post("x"))),
-    eventually(fun() -> maps:get(connections, info(Server)) =:= 1 end).
+    until(fun() -> maps:get(connections, info(Server)) =:= 1 end).
 
 connection_processes() ->
     [
@@ -1226,16 +1227,3 @@ expecting(Length) ->
     ].
 
 text(Size) -> lists:duplicate(Size, $a).
-
-%% What no message tells.
-eventually(Condition) ->
-    eventually(Condition, erlang:monotonic_time(millisecond) + ?WAIT).
-
-eventually(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive after 5 -> eventually(Condition, Deadline) end
-    end.

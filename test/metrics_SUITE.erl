@@ -8,6 +8,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -import(http_mcp, [post/3, method/4, answer/1, header/2, request/2, request/3, modern/2]).
+-import(test_wait, [until/1]).
 
 -define(WAIT, 60000).
 -define(TRACE, <<"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01">>).
@@ -446,7 +447,7 @@ alert_that_comes_and_goes(_) ->
     ?assertEqual({Raised + 1, Active + 1}, {value(alerts_raised), value(alerts_active)}),
     %% In the band: the next that comes is of the other alert.
     ok = erlmcp_native_metrics:set(test_gauge, 6),
-    eventually(fun() ->
+    until(fun() ->
         maps:get(high, erlmcp_native_alerts:states(Alerts)) =:= #{state => raised, value => 6}
     end),
     ok = erlmcp_native_metrics:set(test_gauge, -11),
@@ -464,7 +465,7 @@ alert_on_a_series(_) ->
         }
     }),
     %% Not before there is something to compare with.
-    eventually(fun() ->
+    until(fun() ->
         #{rate := #{value := Rate}} = erlmcp_native_alerts:states(Alerts),
         Rate =/= unknown
     end),
@@ -551,7 +552,7 @@ objective_for_availability(_) ->
     Objectives = objectives(there, #{
         kind => availability, metric => test_gauge, at_least => 1, target => 0.9
     }),
-    eventually(fun() -> maps:get(total, report(there, Objectives)) > 1 end),
+    until(fun() -> maps:get(total, report(there, Objectives)) > 1 end),
     #{good := Same, total := Same} = report(there, Objectives),
     ok = erlmcp_native_metrics:set(test_gauge, 0),
     ?assertMatch({objective, there, raised, _}, event(Objectives)),
@@ -570,7 +571,7 @@ objectives(Name, Objective) ->
 report(Name, Objectives) -> maps:get(Name, erlmcp_native_objectives:report(Objectives)).
 
 total(Name, Total, Objectives) ->
-    eventually(fun() -> maps:get(total, report(Name, Objectives)) =:= Total end).
+    until(fun() -> maps:get(total, report(Name, Objectives)) =:= Total end).
 
 objectives_refused(_) ->
     Refused = fun(Options) ->
@@ -593,7 +594,7 @@ history_by_the_second(_) ->
         metrics => [test_gauge, test_histogram, test_labelled, {test_labelled, [left, a]}]
     }),
     ok = erlmcp_native_metrics:observe(test_histogram, 1234),
-    Found = eventually(fun() ->
+    Found = until(fun() ->
         All = erlmcp_native_history:query(test_gauge, 0, later()),
         length(All) >= 2 andalso All
     end),
@@ -620,7 +621,7 @@ history_survives_its_process(_) ->
     Of = fun(Value) ->
         [At || {At, V} <- erlmcp_native_history:query(test_gauge, 0, later()), V =:= Value]
     end,
-    Before = eventually(fun() -> Of(78) =/= [] andalso Of(78) end),
+    Before = until(fun() -> Of(78) =/= [] andalso Of(78) end),
     true = unlink(History),
     Monitor = monitor(process, History),
     exit(History, kill),
@@ -628,7 +629,7 @@ history_survives_its_process(_) ->
     ?assertEqual(Before, Before -- (Before -- Of(78))),
     ok = erlmcp_native_metrics:set(test_gauge, 79),
     {ok, Again} = erlmcp_native_history:start_link(#{metrics => [test_gauge]}),
-    _ = eventually(fun() -> Of(79) =/= [] end),
+    _ = until(fun() -> Of(79) =/= [] end),
     ?assertEqual([], Before -- Of(78)),
     ok = gen_server:stop(Again).
 
@@ -782,7 +783,7 @@ http_is_measured(Config) ->
     %% The pool of the path `beam' is Erlang's.
     ?assert(Path =:= beam orelse series(native_http_client_connections, [Path]) > 0),
     %% A server measures after it has answered.
-    eventually(fun() -> element(1, grown(http_server_request_us, Path, Server)) =:= 10 end),
+    until(fun() -> element(1, grown(http_server_request_us, Path, Server)) =:= 10 end),
     ?assertMatch({10, Us} when Us > 0, grown(http_server_request_us, Path, Server)),
     ?assertMatch({10, Us} when Us > 0, grown(http_client_request_us, Path, Asked)),
     ?assertEqual(10, series(http_server_responses, [Path, '2xx']) - Answers),
@@ -806,7 +807,7 @@ http_stream_is_measured(Config) ->
     {_, Client} = served(#{}, Config),
     Server = recorded(http_server_request_us, Path),
     ok = call(Client, <<"streamed">>, 1),
-    eventually(fun() -> element(1, grown(http_server_request_us, Path, Server)) =:= 1 end).
+    until(fun() -> element(1, grown(http_server_request_us, Path, Server)) =:= 1 end).
 
 http_answers_by_status(Config) ->
     Path = path(Config),
@@ -815,7 +816,7 @@ http_answers_by_status(Config) ->
     Errors = [series(http_server_rpc_answers, [O]) || O <- [client_error, server_error]],
     {404, _, _} = answer(method(Port, <<"GET">>, <<"/other">>, [])),
     {400, _, _} = post(Port, [], <<"no JSON">>),
-    eventually(fun() -> series(http_server_responses, [Path, '4xx']) =:= Client4 + 2 end),
+    until(fun() -> series(http_server_responses, [Path, '4xx']) =:= Client4 + 2 end),
     {error, -32601} = call(Client, <<"unknown">>, 1),
     {error, -32603} = call(Client, <<"crashes">>, 2),
     ?assertEqual(
@@ -855,7 +856,7 @@ path_in_both_formats(Config) ->
     Path = path(Config),
     {Port, Client} = served(#{metrics => <<"/metrics">>}, Config),
     ok = call(Client, 1),
-    eventually(fun() -> element(1, recorded(http_server_request_us, Path)) > 0 end),
+    until(fun() -> element(1, recorded(http_server_request_us, Path)) > 0 end),
     [
         begin
             {200, Headers, Text} = scrape(Port, Accept),
@@ -986,7 +987,7 @@ served(Options, Config) ->
     Url = "http://127.0.0.1:" ++ integer_to_list(Port) ++ "/mcp",
     {ok, Client} = erlmcp_native_http_client:start(Url, #{path => Path, get_stream => false}),
     {ok, _} = erlmcp_native_http_client:initialize(Client, #{}, ?WAIT),
-    eventually(fun() -> element(1, grown(http_server_request_us, Path, Before)) =:= 2 end),
+    until(fun() -> element(1, grown(http_server_request_us, Path, Before)) =:= 2 end),
     {Port, Client}.
 
 call(Client, Id) -> call(Client, <<"tools/call">>, Id).
@@ -1071,7 +1072,7 @@ counts(Path, Transport) ->
     ]).
 
 await(Expected, Before, Read) ->
-    eventually(fun() ->
+    until(fun() ->
         maps:map(fun(Name, Value) -> Value - maps:get(Name, Before) end, Read()) =:= Expected
     end).
 
@@ -1088,16 +1089,4 @@ event(Pid) ->
     receive
         {erlmcp_native, Pid, Event} -> Event
     after ?WAIT -> ct:fail(no_event)
-    end.
-
-eventually(Condition) ->
-    eventually(Condition, erlang:monotonic_time(millisecond) + ?WAIT).
-
-eventually(Condition, Deadline) ->
-    case Condition() of
-        false ->
-            erlang:monotonic_time(millisecond) < Deadline orelse ct:fail(never),
-            receive after 10 -> eventually(Condition, Deadline) end;
-        Found ->
-            Found
     end.

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 30000).
 
 all() ->
@@ -91,11 +93,11 @@ one_request_at_a_time(Config) ->
     Server = server(Config, fun echo/1),
     Pool = pool(Config, Server, #{scaling => #{min => 2, max => 2, per_connection => 1}}),
     [First, Second, Third] = [ask(Pool, <<"hold">>) || _ <- [1, 2, 3]],
-    ok = wait_for(fun() -> count(Server, <<"hold">>) =:= 2 end),
+    until(fun() -> count(Server, <<"hold">>) =:= 2 end),
     ?assertMatch({ok, #{in_flight := 2, queued := 1}}, info(Pool)),
     release(Server),
     [?assertMatch({ok, _}, outcome(Pool, Id)) || Id <- [First, Second]],
-    ok = wait_for(fun() -> count(Server, <<"hold">>) =:= 3 end),
+    until(fun() -> count(Server, <<"hold">>) =:= 3 end),
     release(Server),
     ?assertMatch({ok, _}, outcome(Pool, Third)),
     stop(Pool).
@@ -107,7 +109,7 @@ queue_is_bounded(Config) ->
     }),
     Before = metrics(),
     Held = ask(Pool, <<"hold">>),
-    ok = wait_for(fun() -> count(Server, <<"hold">>) =:= 1 end),
+    until(fun() -> count(Server, <<"hold">>) =:= 1 end),
     Waiting = [ask(Pool, <<"echo">>), ask(Pool, <<"echo">>)],
     ?assertEqual({error, busy}, erlmcp_native_pool:request(Pool, #{method => <<"echo">>})),
     release(Server),
@@ -134,7 +136,7 @@ timeouts(Config) ->
     {ok, Late} = erlmcp_native_pool:request(Pool, Request, #{timeout_ms => 100}),
     ?assertEqual({error, timeout}, outcome(Pool, Late)),
     %% It may not have been sent by then, on a machine that is busy.
-    ok = wait_for(fun() ->
+    until(fun() ->
         count(Server, <<"hold">>) =:= count(Server, <<"notifications/cancelled">>)
     end),
     release(Server),
@@ -148,7 +150,7 @@ lost_connections(Config) ->
         initialize => initialize(), scaling => #{min => 1, max => 1, per_connection => 1}
     }),
     Lost = ask(Pool, <<"hold">>),
-    ok = wait_for(fun() -> count(Server, <<"hold">>) =:= 1 end),
+    until(fun() -> count(Server, <<"hold">>) =:= 1 end),
     Waiting = ask(Pool, <<"echo">>),
     Server ! cut,
     ?assertEqual({error, {connection, closed}}, outcome(Pool, Lost)),
@@ -183,7 +185,7 @@ server_asks(Config) ->
         Server ! {ask, erlmcp_native_json:encode(Question)}
     end,
     Ask(1, <<"ping">>),
-    ok = wait_for(fun() -> count(Server, answer) =:= 1 end),
+    until(fun() -> count(Server, answer) =:= 1 end),
     Ask(2, <<"roots/list">>),
     receive
         {erlmcp_native, Pool, {message, Conn, Question}} ->
@@ -192,7 +194,7 @@ server_asks(Config) ->
             ok = erlmcp_native_pool:send(Pool, Conn, Answer)
     after ?WAIT -> ct:fail(not_asked)
     end,
-    ok = wait_for(fun() -> count(Server, answer) =:= 2 end),
+    until(fun() -> count(Server, answer) =:= 2 end),
     ?assertEqual({error, closed}, erlmcp_native_pool:send(Pool, self(), #{})),
     stop(Pool).
 
@@ -208,7 +210,7 @@ grows_and_shrinks(Config) ->
     [?assertMatch({ok, _}, outcome(Pool, Id)) || Id <- Ids],
     true = unlink(Releasing),
     exit(Releasing, kill),
-    ok = wait_for(fun() ->
+    until(fun() ->
         {ok, #{size := Size, connections := Count, leaving := Leaving}} = info(Pool),
         {Size, Count, Leaving} =:= {1, 1, 0}
     end),
@@ -355,14 +357,3 @@ stop(Pool) ->
     Monitor = monitor(process, Pool),
     ok = erlmcp_native_pool:stop(Pool),
     receive {'DOWN', Monitor, _, _, _} -> ok after ?WAIT -> ct:fail(alive) end.
-
-wait_for(Condition) ->
-    wait_for(Condition, erlang:monotonic_time(millisecond) + ?WAIT).
-
-wait_for(Condition, Deadline) ->
-    case Condition() of
-        true -> ok;
-        false ->
-            erlang:monotonic_time(millisecond) < Deadline orelse ct:fail(never),
-            receive after 5 -> wait_for(Condition, Deadline) end
-    end.

@@ -9,9 +9,10 @@
 
 -import(http_path_SUITE, [
     listen/3, connect/1, connect/2, tell/0, tell/1, request/0, then/2, begin_stream/1, notice/1,
-    result/0, reply/4, reason/1, eventually/1, accepts/1, info/1
+    result/0, reply/4, reason/1, accepts/1, info/1
 ]).
 -import(http_raw, [ask/2, answer/1, head/1, part/1, post/1, get/1]).
+-import(test_wait, [until/1]).
 
 -define(WAIT, 10000).
 -define(CLIENT, http_client_path_SUITE).
@@ -109,7 +110,7 @@ servers_killed_under_load(Config) ->
     kill_program("KILL"),
     ?assertEqual({down, port_program}, down(Server)),
     [?assertEqual(cut_off, reason(Monitor)) || {_, Monitor} <- Clients],
-    eventually(fun() -> acceptors() =:= [] end),
+    until(fun() -> acceptors() =:= [] end),
     served_again(Config).
 
 ask_on(Client) ->
@@ -157,7 +158,7 @@ same_address_again(Config) ->
     Serve = {http_path_SUITE, serve, fun http_path_SUITE:echo/2},
     Endpoint = #{host => {127, 0, 0, 1}, port => Port},
     Again = fun() -> element(1, Module:listen(Endpoint, Options, Serve)) =:= ok end,
-    eventually(Again),
+    until(Again),
     Client = http_raw:connect(Port, []),
     ?assertMatch({200, _, <<"y">>}, ask(Client, post("y"))).
 
@@ -284,7 +285,7 @@ router_is_killed(Config) ->
     ?assertEqual(gone, result()),
     Failure = #{reason => port_program, safe => false},
     ?assertEqual({failed, Id, Failure}, ?CLIENT:event(Id)),
-    eventually(fun() -> whereis(erlmcp_native_port) =/= undefined end),
+    until(fun() -> whereis(erlmcp_native_port) =/= undefined end),
     served_again(Config).
 
 %% Without one nobody starts processes: the listener ends.
@@ -381,7 +382,7 @@ stream_after_the_program(Config) ->
     {_, Exchange, _} = request(),
     kill_program("KILL"),
     ?assertEqual({down, port_program}, down(Server)),
-    eventually(fun() -> acceptors() =:= [] end),
+    until(fun() -> acceptors() =:= [] end),
     Test = self(),
     then(Exchange, fun(X) ->
         Test ! {result, erlmcp_native_http_path:stream(X, 200, [])},
@@ -392,7 +393,7 @@ stream_after_the_program(Config) ->
         ok = erlmcp_native_http_path:on_gone(X, exit)
     end),
     [?assertEqual({error, closed}, result()) || _ <- lists:seq(1, 5)],
-    eventually(fun() -> not is_process_alive(element(1, Exchange)) end).
+    until(fun() -> not is_process_alive(element(1, Exchange)) end).
 
 %% The VM has checked what it sends: what cannot be read is not guessed at.
 malformed_is_the_end(Config) ->
@@ -557,7 +558,7 @@ kill(Signal, Program) ->
     ok.
 
 gone(Program) ->
-    eventually(fun() -> {ok, Program} =/= erlmcp_native_port:os_pid() end).
+    until(fun() -> {ok, Program} =/= erlmcp_native_port:os_pid() end).
 
 down({Module, Listener}) ->
     receive

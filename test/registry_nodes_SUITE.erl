@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 60000).
 -define(SCOPE, registry_nodes_scope).
 
@@ -297,16 +299,6 @@ node_of(Peer) -> on(Peer, erlang, node, []).
 nodes_of(Peer) -> on(Peer, erlang, nodes, []).
 
 known(Peer, Find, Id) -> on(Peer, ?R, Find, [Id]) =/= {error, not_found}.
-
-until(Fun) ->
-    case Fun() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 10 -> until(Fun)
-            end
-    end.
 
 server(Peer, Id) -> on(Peer, ?MODULE, enter, [register_server, Id, #{}]).
 

@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 60000).
 
 -define(R, erlmcp_registry).
@@ -177,14 +179,14 @@ a_long_queue_comes_first(_) ->
     Test = self(),
     Find = fun() -> gen_server:call(?R, {find_server, calc}, infinity) end,
     _ = spawn_link(fun() -> Test ! {found, Find()} end),
-    await(fun() -> queue_length() > 1000 end),
+    until(fun() -> queue_length() > 1000 end),
     _ = spawn_link(fun() -> Test ! {taken_over, take_over()} end),
-    await(fun is_replaced/0),
+    until(fun is_replaced/0),
     _ = spawn_link(fun() ->
         ok = ?R:route_to_server(calc, t, later),
         Test ! routed
     end),
-    await(fun() -> queue_length() > 1002 end),
+    until(fun() -> queue_length() > 1002 end),
     ok = sys:resume(?R),
     Got = [
         receive
@@ -379,16 +381,6 @@ pass_on(Name, Test) ->
 queue_length() ->
     {_, Length} = process_info(whereis(?R), message_queue_len),
     Length.
-
-await(Fun) ->
-    case Fun() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 1 -> await(Fun)
-            end
-    end.
 
 receiver(Last, Overtaken) ->
     receive

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 60000).
 -define(PROXY, erlmcp_native_fault_proxy).
 
@@ -304,14 +306,4 @@ told(Conn) ->
     receive
         {erlmcp_native, Conn, {down, Reason, Next}} -> {Reason, Next}
     after ?WAIT -> ct:fail(not_told)
-    end.
-
-until(True) ->
-    case True() of
-        true ->
-            ok;
-        false ->
-            receive
-            after 10 -> until(True)
-            end
     end.

@@ -7,6 +7,8 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [until/1]).
+
 -define(WAIT, 20000).
 
 suite() ->
@@ -200,7 +202,7 @@ sigterm_lets_answers_leave(Config) ->
     say(Node, "!pid\n!many 4000\n"),
     Pid = string:trim(hear(Node, "\n")),
     hear(Node, 1001),
-    await(fun() -> filelib:is_regular(in_dir("sent", Config)) end),
+    until(fun() -> filelib:is_regular(in_dir("sent", Config)) end),
     os:cmd("kill -TERM " ++ binary_to_list(Pid)),
     receive
     after 500 -> ok
@@ -430,21 +432,7 @@ said(Beginning, Config) ->
     [Said || "@ " ++ Said <- Lines, lists:prefix(Beginning, Said)].
 
 await_said(Line, Config) ->
-    await(fun() -> said(Line, Config) =:= [Line] end).
-
-await(Holds) ->
-    await(Holds, erlang:monotonic_time(millisecond) + ?WAIT).
-
-await(Holds, Deadline) ->
-    case Holds() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive
-            after 20 -> await(Holds, Deadline)
-            end
-    end.
+    until(fun() -> said(Line, Config) =:= [Line] end).
 
 %% User and system time, in ticks.
 cpu(Pid) ->
