@@ -107,8 +107,7 @@ end_per_group(_, _) -> ok.
 %% Requests
 
 request_as_it_is_given(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, tell())),
     ok = http_raw:send(Client, [
         "POST /mcp?a=%20b&c HTTP/1.1\r\n",
         "Host: localhost:1234\r\nX-Mixed_Case: \t  two words \t\r\nEMPTY:\r\n",
@@ -159,14 +158,12 @@ target_of_every_form(Config) ->
     ?assertMatch({200, _, <<"/  target">>}, Given("GET http://target")).
 
 body_in_the_same_segment(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Bodies = [<<>>, <<"1">>, binary:copy(<<"k">>, 1024)],
     [?assertMatch({200, _, Body}, ask(Client, post(Body))) || Body <- Bodies].
 
 body_that_comes_later(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, tell())),
     ok = http_raw:send(Client, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\n"),
     {_, Exchange, #{body := pending}} = request(),
     then(Exchange, fun(X) -> echo(X, #{body => pending}) end),
@@ -186,8 +183,7 @@ body_larger_than_what_is_given_at_once(Config) ->
     ].
 
 chunked_body(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Ask = fun(Body) -> ask(Client, [chunked_head(), Body]) end,
     ?assertMatch({200, _, <<>>}, Ask("0\r\n\r\n")),
     ?assertMatch({200, _, <<"hello world">>}, Ask("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")),
@@ -195,16 +191,14 @@ chunked_body(Config) ->
     ?assertMatch({200, _, <<"t">>}, Ask("1\r\nt\r\n0\r\ntrailer: dropped\r\n\r\n")).
 
 chunked_body_byte_by_byte(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Request = iolist_to_binary([chunked_head(), "5;e\r\nhello\r\n0\r\nt: v\r\n\r\n"]),
     [ok = http_raw:send(Client, <<Byte>>) || <<Byte>> <= Request],
     ?assertMatch({200, _, <<"hello">>}, answer(Client)),
     ?assertMatch({200, _, <<"next">>}, ask(Client, post("next"))).
 
 client_is_asked_for_the_body(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, tell())),
     ok = http_raw:send(Client, expecting(5)),
     {_, Exchange, #{body := pending}} = request(),
     then(Exchange, fun(X) -> echo(X, #{body => pending}) end),
@@ -212,15 +206,13 @@ client_is_asked_for_the_body(Config) ->
     ?assertMatch({200, _, <<"asked">>}, ask(Client, "asked")).
 
 client_is_not_asked_for_the_body(Config) ->
-    Server = listen(Config, #{}, fun(X, _) -> reply(X, 403, [], <<"no">>) end),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun(X, _) -> reply(X, 403, [], <<"no">>) end)),
     ?assertMatch({403, _, <<"no">>}, ask(Client, expecting(5))),
     %% Whether the body follows cannot be known.
     ?assert(ended(Client)).
 
 body_that_nobody_reads(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, tell())),
     ok = http_raw:send(Client, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n"),
     {_, Exchange, _} = request(),
     then(Exchange, fun(X) -> reply(X, 404, [], <<"nothing">>) end),
@@ -237,15 +229,13 @@ keep_alive(Config) ->
     ?assertMatch(#{connections := 1, requests := 0}, info(Server)).
 
 pipelined_requests_in_order(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Bodies = [integer_to_binary(N) || N <- lists:seq(1, 100)],
     ok = http_raw:send(Client, [post(Body) || Body <- Bodies]),
     ?assertEqual(Bodies, [element(3, answer(Client)) || _ <- Bodies]).
 
 connection_close(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Request = "POST / HTTP/1.1\r\nhost: h\r\nconnection: x, Close\r\ncontent-length: 1\r\n\r\nc",
     {200, Headers, <<"c">>} = ask(Client, Request),
     ?assertEqual({<<"connection">>, <<"close">>}, lists:keyfind(<<"connection">>, 1, Headers)),
@@ -414,7 +404,7 @@ idle_connection(Config) ->
     Unused = connect(Server),
     ?assert(ended(Used)),
     ?assert(ended(Unused)),
-    until(fun() -> maps:get(connections, info(Server)) =:= 0 end).
+    comes_to(Server, #{connections => 0}).
 
 half_a_head_and_no_more(Config) ->
     Server = listen(Config, #{}, fun echo/2),
@@ -422,24 +412,24 @@ half_a_head_and_no_more(Config) ->
     ok = http_raw:send(Client, "GET / HT"),
     ok = http_raw:close(Client),
     ?assertMatch({200, _, <<"other">>}, ask(connect(Server), post("other"))),
-    until(fun() -> maps:get(connections, info(Server)) =:= 1 end).
+    comes_to(Server, #{connections => 1}).
 
 %% Refusals
 
 refuses_what_could_smuggle(Config) ->
     Server = listen(Config, #{}, fun echo/2),
     Other = connect(Server),
-    [
-        begin
-            Client = connect(Server),
-            ok = http_raw:send(Client, [Bad, "GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n"]),
-            {Got, _, _} = answer(Client),
-            ?assertEqual({Bad, Got, true}, {Bad, Got, lists:member(Got, Statuses)}),
-            ?assertEqual({Bad, true}, {Bad, ended(Client)}),
-            ?assertMatch({200, _, <<"other">>}, ask(Other, post("other")))
-        end
-     || {Statuses, Bad} <- smuggling()
-    ].
+    Next = "GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n",
+    [refused(Server, Other, [Bad, Next], Statuses) || {Statuses, Bad} <- smuggling()].
+
+%% With one of these, and the connection ends; others go on.
+refused(Server, Other, Request, Statuses) ->
+    Client = connect(Server),
+    ok = http_raw:send(Client, Request),
+    {Got, _, _} = answer(Client),
+    ?assertEqual({Request, Got, true}, {Request, Got, lists:member(Got, Statuses)}),
+    ?assertEqual({Request, true}, {Request, ended(Client)}),
+    ?assertMatch({200, _, <<"other">>}, ask(Other, post("other"))).
 
 %% Of a coding that is not known and not chunked in the end RFC 9112 says both: 6.1 and 6.3.
 smuggling() ->
@@ -500,14 +490,7 @@ refuses_bad_chunks(Config) ->
     Server = listen(Config, #{}, fun echo/2),
     Other = connect(Server),
     [
-        begin
-            Client = connect(Server),
-            ok = http_raw:send(Client, [chunked_head(), Bad]),
-            {Got, _, _} = answer(Client),
-            ?assertEqual({Bad, 400}, {Bad, Got}),
-            ?assertEqual({Bad, true}, {Bad, ended(Client)}),
-            ?assertMatch({200, _, <<"other">>}, ask(Other, post("other")))
-        end
+        refused(Server, Other, [chunked_head(), Bad], [400])
      || Bad <- [
             "\r\n",
             "x\r\n",
@@ -527,8 +510,7 @@ refuses_bad_chunks(Config) ->
     ].
 
 preface_of_another_version(Config) ->
-    Server = listen(Config, #{protocols => [http1]}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{protocols => [http1]}, fun echo/2)),
     ?assertMatch({505, _, _}, ask(Client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")),
     ?assert(ended(Client)).
 
@@ -552,7 +534,7 @@ connections_of_one_peer(Config) ->
     Elsewhere = connect(Server, [{ip, {127, 0, 0, 2}}]),
     ?assertMatch({200, _, <<"s">>}, ask(Elsewhere, post("s"))),
     ok = http_raw:close(First),
-    until(fun() -> maps:get(connections, info(Server)) =:= 2 end),
+    comes_to(Server, #{connections => 2}),
     ?assertMatch({200, _, <<"s">>}, ask(connect(Server), post("s"))).
 
 requests_at_the_limit(Config) ->
@@ -566,41 +548,34 @@ requests_at_the_limit(Config) ->
     ?assertEqual({<<"retry-after">>, <<"1">>}, lists:keyfind(<<"retry-after">>, 1, Headers)),
     [then(X, fun(Own) -> reply(Own, 200, [], <<>>) end) || X <- Exchanges],
     [?assertMatch({200, _, _}, answer(Client)) || Client <- Waiting],
-    until(fun() -> maps:get(requests, info(Server)) =:= 0 end),
+    comes_to(Server, #{requests => 0}),
     Fourth = connect(Server),
-    ok = http_raw:send(Fourth, get("/")),
-    then(element(2, request()), fun(Own) -> reply(Own, 200, [], <<>>) end),
+    then(exchange(Fourth), fun(Own) -> reply(Own, 200, [], <<>>) end),
     ?assertMatch({200, _, _}, answer(Fourth)).
 
 streams_at_the_limit(Config) ->
     Server = listen(Config, #{max_streams => 1, max_requests => 1}, tell()),
     First = connect(Server),
-    ok = http_raw:send(First, get("/")),
-    {Pid, Exchange, _} = request(),
-    then(Exchange, fun begin_stream/1),
-    ?assertMatch({200, _}, head(First)),
+    Exchange = streaming(First),
     %% A stream does not count as a request that waits.
-    until(fun() -> info(Server) =:= (info(Server))#{requests := 1, streams := 1} end),
+    comes_to(Server, #{requests => 1, streams => 1}),
     Second = connect(Server),
-    ok = http_raw:send(Second, get("/")),
     Test = self(),
-    then(element(2, request()), fun(X) ->
+    then(exchange(Second), fun(X) ->
         Test ! {result, erlmcp_native_http_path:stream(X, 200, [])}
     end),
     {503, Headers, _} = answer(Second),
     ?assertEqual({<<"retry-after">>, <<"1">>}, lists:keyfind(<<"retry-after">>, 1, Headers)),
     ?assertEqual({error, closed}, result()),
-    Pid ! {do, fun(X) -> ok = erlmcp_native_http_path:finish(X) end},
+    then(Exchange, fun(X) -> ok = erlmcp_native_http_path:finish(X) end),
     ?assertEqual(done, part(First)),
-    until(fun() -> info(Server) =:= (info(Server))#{requests := 0, streams := 0} end).
+    comes_to(Server, #{requests => 0, streams => 0}).
 
 %% Streams
 
 stream_parts_arrive_at_once(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {Pid, Exchange, _} = request(),
+    Client = connect(listen(Config, #{}, tell())),
+    Exchange = exchange(Client),
     then(Exchange, fun begin_stream/1),
     {200, Headers} = head(Client),
     ?assertEqual(
@@ -608,32 +583,29 @@ stream_parts_arrive_at_once(Config) ->
     ),
     [
         begin
-            Pid ! {do, fun(X) -> ok = erlmcp_native_http_path:send(X, Part) end},
+            then(Exchange, fun(X) -> ok = erlmcp_native_http_path:send(X, Part) end),
             ?assertEqual(iolist_to_binary(Part), part(Client))
         end
      || Part <- [<<"one">>, ["t", [$w | <<"o">>]], binary:copy(<<"3">>, 100000)]
     ],
-    Pid ! {do, fun(X) -> ok = erlmcp_native_http_path:send(X, <<>>) end},
-    Pid ! {do, fun(X) -> ok = erlmcp_native_http_path:finish(X) end},
+    then(Exchange, fun(X) -> ok = erlmcp_native_http_path:send(X, <<>>) end),
+    then(Exchange, fun(X) -> ok = erlmcp_native_http_path:finish(X) end),
     ?assertEqual(done, part(Client)).
 
 stream_for_version_1_0(Config) ->
-    Server = listen(Config, #{}, fun count_to_three/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun count_to_three/2)),
     {200, Headers, Body} = ask(Client, "GET / HTTP/1.0\r\n\r\n"),
     ?assertEqual(<<"1,2,3,">>, Body),
     ?assertEqual(false, lists:keyfind(<<"transfer-encoding">>, 1, Headers)).
 
 stream_without_a_body(Config) ->
-    Server = listen(Config, #{}, fun count_to_three/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun count_to_three/2)),
     ok = http_raw:send(Client, "HEAD / HTTP/1.1\r\nhost: h\r\n\r\n"),
     ?assertMatch({200, _, none}, answer(Client, no_body)),
     ?assertMatch({200, _, <<"1,2,3,">>}, ask(Client, get("/"))).
 
 stream_keeps_the_connection(Config) ->
-    Server = listen(Config, #{}, fun count_to_three/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun count_to_three/2)),
     ok = http_raw:send(Client, [get("/") || _ <- lists:seq(1, 20)]),
     [?assertMatch({200, _, <<"1,2,3,">>}, answer(Client)) || _ <- lists:seq(1, 20)].
 
@@ -641,24 +613,12 @@ peer_that_does_not_read(Config) ->
     Max = 100000,
     Server = listen(Config, #{max_stream_bytes => Max}, tell()),
     Client = connect(Server, [{recbuf, 8192}]),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
     Part = binary:copy(<<"p">>, 1000),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Sent = send_until_busy(X, Part, 0),
-        Test ! {result, Sent},
-        writable = notice(X),
-        ok = erlmcp_native_http_path:send(X, <<"room">>),
-        ok = erlmcp_native_http_path:finish(X)
-    end),
-    Sent = result(),
+    Sent = fill(exchange(Client), Part),
     ?assert(Sent * 1000 >= Max),
     %% Others are served meanwhile.
     Other = connect(Server),
-    ok = http_raw:send(Other, get("/")),
-    then(element(2, request()), fun(X) -> reply(X, 200, [], <<"other">>) end),
+    then(exchange(Other), fun(X) -> reply(X, 200, [], <<"other">>) end),
     ?assertMatch({200, _, <<"other">>}, answer(Other)),
     {200, _, Body} = answer(Client),
     ?assertEqual(<<(binary:copy(Part, Sent))/binary, "room">>, Body).
@@ -710,7 +670,7 @@ peer_that_never_reads(Config) ->
     Client = connect(Server, [{recbuf, 8192}]),
     ok = http_raw:send(Client, get("/")),
     ok = result(),
-    until(fun() -> maps:get(connections, info(Server)) =:= 0 end),
+    comes_to(Server, #{connections => 0}),
     ok = http_raw:close(Client).
 
 %% Serving processes that end
@@ -719,7 +679,7 @@ killed_before_the_answer(Config) ->
     Server = listen(Config, #{}, fun(_, _) -> exit(self(), kill) end),
     Client = connect(Server),
     [?assertMatch({500, _, _}, ask(Client, get("/"))) || _ <- [1, 2]],
-    until(fun() -> info(Server) =:= (info(Server))#{requests := 0} end).
+    comes_to(Server, #{requests => 0}).
 
 killed_in_mid_stream(Config) ->
     Server = listen(Config, #{}, fun(X, _) ->
@@ -733,9 +693,7 @@ killed_in_mid_stream(Config) ->
     ?assertEqual(<<"part">>, part(Client)),
     ?assertMatch({error, _}, part(Client)),
     ok = http_raw:close(Client),
-    until(fun() ->
-        info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
-    end).
+    comes_to(Server, #{connections => 0, requests => 0, streams => 0}).
 
 %% The end of the connection would be the end of the answer, so it has to be another.
 killed_in_mid_stream_for_version_1_0(Config) ->
@@ -762,19 +720,16 @@ status_of_an_exit(Config) ->
 gone_as_a_notice(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
+    Exchange = exchange(Client),
     Test = self(),
     then(Exchange, fun(X) -> Test ! {result, {notice(X), reply(X, 200, [], <<>>)}} end),
     ok = http_raw:close(Client),
     ?assertEqual({gone, {error, closed}}, result()),
-    until(fun() -> info(Server) =:= (info(Server))#{connections := 0, requests := 0} end).
+    comes_to(Server, #{connections => 0, requests => 0}).
 
 gone_as_an_exit(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {Pid, Exchange, _} = request(),
+    Client = connect(listen(Config, #{}, tell())),
+    {Pid, _} = Exchange = exchange(Client),
     Monitor = monitor(process, Pid),
     Test = self(),
     then(Exchange, fun(X) ->
@@ -789,8 +744,7 @@ gone_as_an_exit(Config) ->
 gone_in_mid_stream(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {Pid, Exchange, _} = request(),
+    {Pid, _} = Exchange = exchange(Client),
     Monitor = monitor(process, Pid),
     then(Exchange, fun(X) ->
         ok = erlmcp_native_http_path:on_gone(X, exit),
@@ -799,21 +753,11 @@ gone_in_mid_stream(Config) ->
     ?assertMatch({200, _}, head(Client)),
     ok = http_raw:close(Client),
     ?assertEqual({shutdown, gone}, reason(Monitor)),
-    until(fun() ->
-        info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
-    end).
+    comes_to(Server, #{connections => 0, requests => 0, streams => 0}).
 
 gone_by_reset(Config) ->
-    Server = listen(Config, #{}, tell()),
-    Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Test ! {result, notice(X)}
-    end),
-    ?assertMatch({200, _}, head(Client)),
+    Client = connect(listen(Config, #{}, tell())),
+    tell_notice(streaming(Client)),
     ok = http_raw:reset(Client),
     ?assertEqual(gone, result()).
 
@@ -844,8 +788,7 @@ owner_ends(Config) ->
         end,
     Idle = connect(Server),
     Busy = connect(Server),
-    ok = http_raw:send(Busy, get("/")),
-    {Pid, Exchange, _} = request(),
+    {Pid, _} = Exchange = exchange(Busy),
     Serving = monitor(process, Pid),
     then(Exchange, fun(X) ->
         ok = erlmcp_native_http_path:on_gone(X, exit),
@@ -863,14 +806,7 @@ close_ends_all(Config) ->
     Server = listen(Config, #{}, tell()),
     Idle = connect(Server),
     Busy = connect(Server),
-    ok = http_raw:send(Busy, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Test ! {result, notice(X)}
-    end),
-    ?assertMatch({200, _}, head(Busy)),
+    tell_notice(streaming(Busy)),
     ok = close(Server),
     ?assert(ended(Idle)),
     ?assertMatch({error, _}, part(Busy)),
@@ -893,22 +829,17 @@ drain_closes_what_is_idle(Config) ->
 drain_waits_for_requests(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {Pid, Exchange, _} = request(),
+    Exchange = exchange(Client),
     Streaming = connect(Server),
-    ok = http_raw:send(Streaming, get("/")),
-    {Streamer, StreamExchange, _} = request(),
-    then(StreamExchange, fun begin_stream/1),
-    ?assertMatch({200, _}, head(Streaming)),
+    Stream = streaming(Streaming),
     Draining = drain(60000, Server),
     until(fun() -> not accepts(Draining) end),
     then(Exchange, fun(X) -> reply(X, 200, [], <<"last">>) end),
     ?assertMatch({200, _, <<"last">>}, answer(Client)),
     ?assert(ended(Client)),
-    Streamer ! {do, fun(X) -> ok = erlmcp_native_http_path:finish(X) end},
+    then(Stream, fun(X) -> ok = erlmcp_native_http_path:finish(X) end),
     ?assertEqual(done, part(Streaming)),
     ?assert(ended(Streaming)),
-    true = is_pid(Pid),
     [http_raw:close(C) || C <- [Client, Streaming]],
     drained(Draining),
     ?assertMatch(#{connections := 0, requests := 0, streams := 0}, info(Draining)).
@@ -916,14 +847,7 @@ drain_waits_for_requests(Config) ->
 drain_cuts_off(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Test ! {result, notice(X)}
-    end),
-    ?assertMatch({200, _}, head(Client)),
+    tell_notice(streaming(Client)),
     Draining = drain(50, Server),
     ?assertMatch({error, _}, part(Client)),
     ?assertEqual(gone, result()),
@@ -942,9 +866,7 @@ many_connections_closed_at_once(Config) ->
     [?assertMatch({200, _}, head(Client)) || Client <- Clients],
     ?assertMatch(#{connections := Count, requests := Count, streams := Count}, info(Server)),
     [ok = http_raw:close(Client) || Client <- Clients],
-    until(fun() ->
-        info(Server) =:= (info(Server))#{connections := 0, requests := 0, streams := 0}
-    end).
+    comes_to(Server, #{connections => 0, requests => 0, streams => 0}).
 
 address_in_use(Config) ->
     {Module, _} = Server = listen(Config, #{}, fun echo/2),
@@ -992,41 +914,24 @@ tls(Config) ->
     ok = http_raw:send(Client, "POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"),
     ?assertMatch({200, _, <<>>}, answer(Client)),
     ?assert(ended(Client)),
-    until(fun() -> maps:get(connections, info(Server)) =:= 0 end).
+    comes_to(Server, #{connections => 0}).
 
 tls_stream(Config) ->
     Options = (tls_options(Config))#{max_stream_bytes => 100000},
     Server = listen(Config, Options, tell()),
     Client = connect_tls(Config, Server, [{recbuf, 8192}]),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
     Part = binary:copy(<<"p">>, 1000),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Test ! {result, send_until_busy(X, Part, 0)},
-        writable = notice(X),
-        ok = erlmcp_native_http_path:send(X, <<"room">>),
-        ok = erlmcp_native_http_path:finish(X)
-    end),
-    Sent = result(),
+    Sent = fill(exchange(Client), Part),
     {200, _, Body} = answer(Client),
     ?assertEqual(<<(binary:copy(Part, Sent))/binary, "room">>, Body).
 
 tls_client_gone(Config) ->
     Server = listen(Config, tls_options(Config), tell()),
     Client = connect_tls(Config, Server, []),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
-    then(Exchange, fun(X) ->
-        begin_stream(X),
-        Test ! {result, notice(X)}
-    end),
-    ?assertMatch({200, _}, head(Client)),
+    tell_notice(streaming(Client)),
     ok = http_raw:close(Client),
     ?assertEqual(gone, result()),
-    until(fun() -> info(Server) =:= (info(Server))#{connections := 0, streams := 0} end).
+    comes_to(Server, #{connections => 0, streams => 0}).
 
 tls_protocols(Config) ->
     Server = listen(Config, (tls_options(Config))#{protocols => [http1]}, fun echo/2),
@@ -1039,14 +944,13 @@ tls_bad_handshake(Config) ->
     Server = listen(Config, tls_options(Config), fun echo/2),
     {gen_tcp, Socket} = connect(Server),
     ok = gen_tcp:send(Socket, "GET / HTTP/1.1\r\nhost: h\r\n\r\n"),
-    until(fun() -> maps:get(connections, info(Server)) =:= 0 end),
+    comes_to(Server, #{connections => 0}),
     ?assertMatch({200, _, <<"x">>}, ask(connect_tls(Config, Server, []), post("x"))).
 
 %% The path beam
 
 idle_connection_hibernates(Config) ->
-    Server = listen(Config, #{}, fun echo/2),
-    Client = connect(Server),
+    Client = connect(listen(Config, #{}, fun echo/2)),
     Before = processes(),
     ?assertMatch({200, _, _}, ask(Client, post("x"))),
     true = is_list(Before),
@@ -1067,7 +971,7 @@ garbage(Config) ->
      || _ <- lists:seq(1, 100)
     ],
     ?assertMatch({200, _, <<"x">>}, ask(connect(Server), post("x"))),
-    until(fun() -> maps:get(connections, info(Server)) =:= 1 end).
+    comes_to(Server, #{connections => 1}).
 
 connection_processes() ->
     [
@@ -1117,6 +1021,36 @@ request() ->
 then({Pid, _}, Fun) ->
     Pid ! {do, Fun},
     ok.
+
+%% A request that waits for what its process is told.
+exchange(Client) ->
+    ok = http_raw:send(Client, get("/")),
+    {_, Exchange, _} = request(),
+    Exchange.
+
+%% The same with a stream that has begun.
+streaming(Client) ->
+    Exchange = exchange(Client),
+    then(Exchange, fun begin_stream/1),
+    ?assertMatch({200, _}, head(Client)),
+    Exchange.
+
+%% How many parts there is room for, before a last one that is sent when there is room again.
+fill(Exchange, Part) ->
+    Test = self(),
+    then(Exchange, fun(X) ->
+        begin_stream(X),
+        Test ! {result, send_until_busy(X, Part, 0)},
+        writable = notice(X),
+        ok = erlmcp_native_http_path:send(X, <<"room">>),
+        ok = erlmcp_native_http_path:finish(X)
+    end),
+    result().
+
+%% The next notice will be the result.
+tell_notice(Exchange) ->
+    Test = self(),
+    then(Exchange, fun(X) -> Test ! {result, notice(X)} end).
 
 reply(Exchange, Status, Headers, Body) ->
     erlmcp_native_http_path:reply(Exchange, Status, Headers, Body).
@@ -1176,6 +1110,9 @@ listen(Config, Options, Fun) ->
     {Module, Listener}.
 
 info({Module, Listener}) -> Module:listener_info(Listener).
+
+comes_to(Server, Counts) ->
+    until(fun() -> maps:with(maps:keys(Counts), info(Server)) =:= Counts end).
 
 close({Module, Listener}) -> Module:listener_close(Listener).
 

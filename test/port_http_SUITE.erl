@@ -2,16 +2,16 @@
 %% what it may have under way.
 -module(port_http_SUITE).
 
--compile([export_all, nowarn_export_all, {no_auto_import, [get/1]}]).
+-compile([export_all, nowarn_export_all]).
 
 -include_lib("stdlib/include/assert.hrl").
 -include("../erlang/erlmcp_native_port_http.hrl").
 
 -import(http_path_SUITE, [
-    listen/3, connect/1, connect/2, tell/0, tell/1, request/0, then/2, begin_stream/1, notice/1,
-    result/0, reply/4, reason/1, accepts/1, info/1
+    listen/3, connect/1, tell/0, request/0, then/2, exchange/1, begin_stream/1, notice/1,
+    tell_notice/1, result/0, reply/4, reason/1, accepts/1, info/1
 ]).
--import(http_raw, [ask/2, answer/1, head/1, part/1, post/1, get/1]).
+-import(http_raw, [ask/2, answer/1, head/1, part/1, post/1]).
 -import(test_wait, [until/1]).
 
 -define(WAIT, 10000).
@@ -65,19 +65,14 @@ servers_of_a_killed_program(Config) ->
     Test = self(),
     %% One that waits, one that streams, one that ends with its client, one that reads a body.
     [Waiting, Streaming, Ending, Reading] = Clients = [connect(Server) || _ <- lists:seq(1, 4)],
-    ok = http_raw:send(Waiting, get("/")),
-    {_, First, _} = request(),
-    then(First, fun(X) -> Test ! {result, {notice(X), reply(X, 200, [], <<>>)}} end),
-    ok = http_raw:send(Streaming, get("/")),
-    {_, Second, _} = request(),
-    then(Second, fun(X) ->
+    then(exchange(Waiting), fun(X) -> Test ! {result, {notice(X), reply(X, 200, [], <<>>)}} end),
+    then(exchange(Streaming), fun(X) ->
         begin_stream(X),
         Test ! {result, begun},
         Test ! {result, {notice(X), erlmcp_native_http_path:send(X, <<"part">>)}}
     end),
     begun = result(),
-    ok = http_raw:send(Ending, get("/")),
-    {Pid, Third, _} = request(),
+    {Pid, _} = Third = exchange(Ending),
     Monitor = monitor(process, Pid),
     then(Third, fun(X) -> ok = erlmcp_native_http_path:on_gone(X, exit), Test ! {result, set} end),
     set = result(),
@@ -268,10 +263,7 @@ ping(Id) ->
 router_is_killed(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
-    Test = self(),
-    then(Exchange, fun(X) -> Test ! {result, notice(X)} end),
+    tell_notice(exchange(Client)),
     Port = http_peers:serve(fun(Conn) ->
         _ = http_peers:request(Conn),
         http_peers:tell(Conn, asked),
@@ -292,8 +284,7 @@ router_is_killed(Config) ->
 acceptor_is_killed(Config) ->
     Server = listen(Config, #{}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, _, _} = request(),
+    _ = exchange(Client),
     [Acceptor] = acceptors(),
     exit(Acceptor, kill),
     ?assertEqual({down, panic}, down(Server)),
@@ -305,8 +296,7 @@ stopped_program(Config) ->
     Max = 100000,
     Server = listen(Config, #{max_stream_bytes => Max}, tell()),
     Client = connect(Server),
-    ok = http_raw:send(Client, get("/")),
-    {_, Exchange, _} = request(),
+    Exchange = exchange(Client),
     Test = self(),
     Part = binary:copy(<<"p">>, 1000),
     then(Exchange, fun(X) ->
@@ -378,8 +368,7 @@ bodies_of_many_at_once(Config) ->
 %% A process that knows nothing of it yet.
 stream_after_the_program(Config) ->
     Server = listen(Config, #{}, tell()),
-    ok = http_raw:send(connect(Server), get("/")),
-    {_, Exchange, _} = request(),
+    Exchange = exchange(connect(Server)),
     kill_program("KILL"),
     ?assertEqual({down, port_program}, down(Server)),
     until(fun() -> acceptors() =:= [] end),
