@@ -4,9 +4,8 @@
 
 -include("props.hrl").
 
--import(proper_types, [
-    binary/0, binary/1, boolean/0, frequency/1, integer/2, list/1, non_empty/1, oneof/1
-]).
+-import(proper_types, [binary/0, binary/1, boolean/0, frequency/1, integer/2, list/1, oneof/1]).
+-import(test_property, [chunks/2, cuts/0, same/2]).
 
 -export([
     prop_lines_in_any_chunks/0,
@@ -155,12 +154,6 @@ within([First | _] = Items, MaxBytes) ->
 size_of({oversized, _}) -> 0;
 size_of(Frame) -> byte_size(Frame).
 
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.
-
 %% Generators.
 
 settings(Framing) ->
@@ -193,22 +186,6 @@ length_stream() ->
         {list(text(14)), oneof([<<>>, binary(3), <<0, 0, 0, 9, "abc">>])},
         iolist_to_binary([[[<<(byte_size(F)):32>>, F] || F <- Frames], Tail])
     ).
-
-%% Sizes of chunks, used in turn; a mean of 1 is the byte-at-a-time peer.
-cuts() ->
-    oneof([[1], [1000000], non_empty(list(integer(1, 9)))]).
-
-chunks(Stream, Cuts) ->
-    chunks(Stream, Cuts, Cuts).
-
-chunks(<<>>, _, _) ->
-    [];
-chunks(Stream, [], Cuts) ->
-    chunks(Stream, Cuts, Cuts);
-chunks(Stream, [Size | Sizes], Cuts) ->
-    Taken = min(Size, byte_size(Stream)),
-    <<Chunk:Taken/binary, Rest/binary>> = Stream,
-    [Chunk | chunks(Rest, Sizes, Cuts)].
 
 iodata() ->
     ?LET(

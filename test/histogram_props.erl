@@ -4,6 +4,7 @@
 -include("props.hrl").
 
 -import(proper_types, [choose/2, integer/2, list/1, non_empty/1, oneof/1]).
+-import(test_property, [same/2]).
 
 -export([
     prop_percentile_is_near/0,
@@ -164,12 +165,6 @@ recorded(Values) ->
 
 near(Exact, Found) when abs(Exact - Found) * 128 =< Exact -> true;
 near(Exact, Found) -> same(Exact, Found).
-
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.
 
 %% Of every magnitude, and around each power of two.
 value() ->

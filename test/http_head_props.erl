@@ -5,6 +5,7 @@
 -include("props.hrl").
 
 -import(proper_types, [binary/0, frequency/1, integer/2, list/1, non_empty/1, oneof/1, vector/2]).
+-import(test_property, [chunks/2, same/2]).
 
 -export([
     prop_head_in_any_chunks/0,
@@ -134,12 +135,6 @@ decode(Chunk, {Acc, Decoder0}) ->
         {done, Data, Rest} -> {done, iolist_to_binary([Acc | Data]), Rest};
         {error, Refusal, Data} -> {error, {Refusal, iolist_to_binary([Acc | Data])}}
     end.
-
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.
 
 %% Generators.
 
@@ -276,15 +271,3 @@ chunk() ->
 
 cuts() ->
     oneof([[1], [2], non_empty(vector(3, integer(1, 9))), non_empty(list(integer(1, 40)))]).
-
-chunks(Stream, Cuts) ->
-    chunks(Stream, Cuts, Cuts).
-
-chunks(<<>>, _, _) ->
-    [];
-chunks(Stream, [], Cuts) ->
-    chunks(Stream, Cuts, Cuts);
-chunks(Stream, [Size | Sizes], Cuts) ->
-    Taken = min(Size, byte_size(Stream)),
-    <<Chunk:Taken/binary, Rest/binary>> = Stream,
-    [Chunk | chunks(Rest, Sizes, Cuts)].

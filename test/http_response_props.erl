@@ -7,6 +7,7 @@
 -import(proper_types, [
     binary/0, boolean/0, byte/0, frequency/1, integer/2, list/1, non_empty/1, oneof/1
 ]).
+-import(test_property, [chunks/2, same/2]).
 
 -export([
     prop_answers_come_back/0,
@@ -171,20 +172,3 @@ piece() ->
 %% Sizes of chunks, used in turn; a mean of 1 is the byte-at-a-time peer.
 cuts() ->
     frequency([{1, [1]}, {1, [1000000]}, {3, non_empty(list(integer(1, 9)))}]).
-
-chunks(Stream, Cuts) -> chunks(Stream, Cuts, Cuts).
-
-chunks(<<>>, _, _) ->
-    [];
-chunks(Stream, [], Cuts) ->
-    chunks(Stream, Cuts, Cuts);
-chunks(Stream, [Size | Sizes], Cuts) ->
-    Taken = min(Size, byte_size(Stream)),
-    <<Chunk:Taken/binary, Rest/binary>> = Stream,
-    [Chunk | chunks(Rest, Sizes, Cuts)].
-
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.

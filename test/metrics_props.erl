@@ -8,6 +8,7 @@
     binary/0, boolean/0, choose/2, float/2, frequency/1, integer/2, list/1, non_empty/1, oneof/1,
     vector/2
 ]).
+-import(test_property, [same/2]).
 
 -export([
     prop_alert_never_flaps_within_band/0,
@@ -384,9 +385,3 @@ prop_trace_into_message() ->
                 )
         end
     ).
-
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.

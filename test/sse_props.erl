@@ -3,9 +3,8 @@
 
 -include("props.hrl").
 
--import(proper_types, [
-    binary/0, frequency/1, integer/2, list/1, non_empty/1, oneof/1, vector/2
-]).
+-import(proper_types, [binary/0, frequency/1, integer/2, list/1, oneof/1, vector/2]).
+-import(test_property, [chunks/2, cuts/0, same/2]).
 
 -export([
     prop_any_chunks/0,
@@ -143,12 +142,6 @@ run([Chunk | Chunks], Parser, Items) ->
                 erlmcp_native_sse:last_id(Next)}
     end.
 
-same(Same, Same) ->
-    true;
-same(Expected, Got) ->
-    io:format("expected ~p~ngot      ~p~n", [Expected, Got]),
-    false.
-
 %% Generators.
 
 stream() ->
@@ -181,18 +174,3 @@ lines() ->
         list(oneof([binary(), <<"\n">>, <<"\r">>, <<"\r\n">>, <<" ">>, <<":">>])),
         iolist_to_binary(Parts)
     ).
-
-cuts() ->
-    oneof([[1], [1000000], non_empty(list(integer(1, 9)))]).
-
-chunks(Stream, Cuts) ->
-    chunks(Stream, Cuts, Cuts).
-
-chunks(<<>>, _, _) ->
-    [];
-chunks(Stream, [], Cuts) ->
-    chunks(Stream, Cuts, Cuts);
-chunks(Stream, [Size | Sizes], Cuts) ->
-    Taken = min(Size, byte_size(Stream)),
-    <<Chunk:Taken/binary, Rest/binary>> = Stream,
-    [Chunk | chunks(Rest, Sizes, Cuts)].
