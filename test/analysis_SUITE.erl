@@ -322,9 +322,7 @@ tls(Config) ->
     ).
 
 refused(Config) ->
-    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Socket),
-    ok = gen_tcp:close(Socket),
+    Port = test_socket:free_port(),
     ?assertEqual(
         {error, refused},
         ?A:run_throughput_test((given(tcp, Config))#{endpoint => #{port => Port}}, 5, 64)
@@ -368,8 +366,7 @@ lost(Config) ->
 %% Passes everything between its clients and a server, says so, and cuts all when it is told to.
 proxy(#{port := To}) ->
     Self = self(),
-    {ok, Listener} = gen_tcp:listen(0, [binary, {ip, {127, 0, 0, 1}}, {active, false}]),
-    {ok, Port} = inet:port(Listener),
+    {Listener, Port} = test_socket:listen(),
     Proxy = spawn_link(fun() ->
         receive
             begin_now -> passing(Self, [pair(Listener, To) || _ <- [1, 2, 3]], 0)

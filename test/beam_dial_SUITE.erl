@@ -94,11 +94,11 @@ attempts() ->
     ].
 
 every_address_is_tried(_) ->
-    ?assertEqual({error, refused}, dial("two.faces", free_port(), #{})).
+    ?assertEqual({error, refused}, dial("two.faces", test_socket:free_port(), #{})).
 
 refusal_says_more_than_no_address(_) ->
-    ?assertEqual({error, refused}, dial("old.face", free_port(), #{})),
-    ?assertEqual({error, refused}, dial("new.face", free_port(), #{})),
+    ?assertEqual({error, refused}, dial("old.face", test_socket:free_port(), #{})),
+    ?assertEqual({error, refused}, dial("new.face", test_socket:free_port(), #{})),
     ?assertEqual({error, nxdomain}, dial("no.face", 1, #{})).
 
 bound_address_decides_the_family(_) ->
@@ -298,11 +298,6 @@ listen(Ip, Options) ->
     {ok, Listen} = gen_tcp:listen(0, [{ip, Ip} | Options]),
     {ok, Port} = inet:port(Listen),
     {Listen, Port}.
-
-free_port() ->
-    {Listen, Port} = listen({127, 0, 0, 1}, []),
-    ok = gen_tcp:close(Listen),
-    Port.
 
 path_listen(Endpoint) ->
     {ok, Options} = erlmcp_native_options:listener(#{}),

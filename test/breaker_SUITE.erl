@@ -216,8 +216,7 @@ goes_with_a_process(Config) ->
     until(fun() -> ?BREAKERS:state(Key) =:= unknown end).
 
 of_an_http_client(_) ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
+    {Listen, Port} = test_socket:listen(),
     {ok, Proxy} = erlmcp_native_fault_proxy:start(#{port => Port}),
     ok = erlmcp_native_fault_proxy:set(Proxy, #{mode => refuse}),
     #{port := At} = erlmcp_native_fault_proxy:endpoint(Proxy),

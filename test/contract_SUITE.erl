@@ -444,8 +444,7 @@ close_twice(Config) ->
 %% Owners
 
 owner_killed_with_data_in_flight(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
+    {Listen, Port} = test_socket:listen(),
     Test = self(),
     Owner = spawn(fun() ->
         {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, #{active => 1})),
@@ -515,10 +514,8 @@ sender_from_another_process(Config) ->
 %% Dialling and listening
 
 connect_refused(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    ok = gen_tcp:close(Listen),
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, #{})),
+    Endpoint = #{port => test_socket:free_port()},
+    {ok, Conn} = erlmcp_native:connect(Endpoint, options(Config, #{})),
     ?assertEqual({error, refused}, erlmcp_native:await_connected(Conn, ?WAIT)).
 
 connect_no_such_name(Config) ->
@@ -527,18 +524,13 @@ connect_no_such_name(Config) ->
     ?assertEqual({error, nxdomain}, erlmcp_native:await_connected(Conn, ?WAIT)).
 
 connect_timeout(Config) ->
-    %% A listener whose backlog is full answers no further connection.
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, {backlog, 0}]),
-    {ok, Port} = inet:port(Listen),
-    {ok, _} = gen_tcp:connect({127, 0, 0, 1}, Port, []),
     Options = options(Config, #{connect_timeout_ms => 200}),
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, Options),
+    {ok, Conn} = erlmcp_native:connect(#{port => test_socket:black_hole()}, Options),
     ?assertEqual({error, not_connected}, erlmcp_native:send(Conn, <<"early">>)),
     ?assertEqual({error, timeout}, erlmcp_native:await_connected(Conn, ?WAIT)).
 
 connect_to_name(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
+    {_, Port} = test_socket:listen(),
     [
         begin
             {ok, Conn} = erlmcp_native:connect(#{host => Name, port => Port}, options(Config, #{})),
@@ -548,16 +540,14 @@ connect_to_name(Config) ->
     ].
 
 bind_address(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
+    {Listen, Port} = test_socket:listen(),
     Options = options(Config, #{bind => {127, 0, 0, 9}}),
     {ok, _} = erlmcp_native:connect(#{port => Port}, Options),
     {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
     ?assertMatch({ok, {{127, 0, 0, 9}, _}}, inet:peername(Peer)).
 
 port_in_use(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
+    {_, Port} = test_socket:listen(),
     Result = erlmcp_native:listen(#{port => Port}, options(Config, #{})),
     ?assertEqual({error, address_in_use}, Result).
 
@@ -748,9 +738,7 @@ reconnects(Config) ->
     ?assertEqual({ok, <<"after\n">>}, gen_tcp:recv(Second, 6, ?WAIT)).
 
 gives_up_reconnecting(Config) ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    ok = gen_tcp:close(Listen),
+    Port = test_socket:free_port(),
     Reconnect = #{min_ms => 1, max_ms => 2, max_attempts => 3},
     {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, #{reconnect => Reconnect})),
     [?assertMatch({down, refused, {retry_in, _}}, receive_event(Conn)) || _ <- lists:seq(1, 3)],
@@ -845,15 +833,7 @@ pair(Config, ClientOptions, ListenOptions) ->
     {Client, accepted(Listener)}.
 
 %% A connection of the path under test and a plain socket as its peer.
-raw_pair(Config, Options) ->
-    Passive = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {nodelay, true}],
-    {ok, Listen} = gen_tcp:listen(0, Passive),
-    {ok, Port} = inet:port(Listen),
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, Options)),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    ok = erlmcp_native:await_connected(Conn, ?WAIT),
-    ok = gen_tcp:close(Listen),
-    {Conn, Peer}.
+raw_pair(Config, Options) -> test_socket:pair(options(Config, Options)).
 
 port(Listener) ->
     {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),

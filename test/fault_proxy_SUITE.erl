@@ -33,9 +33,7 @@ all() ->
     ].
 
 init_per_testcase(_, Config) ->
-    Options = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {exit_on_close, false}],
-    {ok, Listen} = gen_tcp:listen(0, Options),
-    {ok, Port} = inet:port(Listen),
+    {Listen, Port} = test_socket:listen([{exit_on_close, false}]),
     {ok, Proxy} = ?PROXY:start(#{port => Port}),
     [{listen, Listen}, {proxy, Proxy} | Config].
 

@@ -302,15 +302,7 @@ options(Config, Options) ->
     maps:merge(Defaults, Options).
 
 %% A connection of the path under test and a plain socket as its peer, which holds little.
-raw_pair(Config, Options) ->
-    Passive = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {nodelay, true}, {recbuf, 16384}],
-    {ok, Listen} = gen_tcp:listen(0, Passive),
-    {ok, Port} = inet:port(Listen),
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, Options)),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    ok = erlmcp_native:await_connected(Conn, ?WAIT),
-    ok = gen_tcp:close(Listen),
-    {Conn, Peer}.
+raw_pair(Config, Options) -> test_socket:pair(options(Config, Options), [{recbuf, 16384}]).
 
 unix_pair(Config, Options) ->
     %% What is below priv_dir may be too long for an address.

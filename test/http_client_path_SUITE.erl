@@ -458,7 +458,7 @@ header(Name, #{headers := Headers}) ->
 
 %% What would be read as something else is not sent.
 unfit_requests(Config) ->
-    start(Config, http_peers:free_port()),
+    start(Config, test_socket:free_port()),
     Get = get_request(),
     Unfit = [
         Get#{target := <<"/a b">>},
@@ -719,7 +719,7 @@ cancel_in_the_queue(Config) ->
     ?assertEqual([], events()).
 
 cancel_while_dialling(Config) ->
-    start(Config, http_peers:black_hole()),
+    start(Config, test_socket:black_hole()),
     Id = request(get_request()),
     cancel(Id),
     ok = quiet(50),
@@ -912,14 +912,14 @@ once(Conn) ->
     end.
 
 refused(Config) ->
-    start(Config, http_peers:free_port()),
+    start(Config, test_socket:free_port()),
     ?assertEqual({failed, #{reason => refused, safe => true}}, answer(request(post(<<"x">>)))),
     counts(#{connections => 0, active => 0}).
 
 black_hole(Config) ->
-    start(Config, http_peers:black_hole(), #{connect_timeout_ms => 100}),
+    start(Config, test_socket:black_hole(), #{connect_timeout_ms => 100}),
     ?assertEqual({failed, #{reason => timeout, safe => true}}, answer(request(post(<<"x">>)))),
-    start(Config, http_peers:black_hole()),
+    start(Config, test_socket:black_hole()),
     Id = request((post(<<"x">>))#{timeout_ms := 100}),
     ?assertEqual({failed, #{reason => timeout, safe => true}}, answer(Id)),
     counts(#{connections => 0, active => 0}).
@@ -1118,7 +1118,7 @@ proxy_declines(Config) ->
 
 proxy_is_gone(Config) ->
     open(Config, origin(http, <<"origin.invalid">>, 80), #{
-        proxy => #{host => <<"127.0.0.1">>, port => http_peers:free_port(), authorization => none}
+        proxy => #{host => <<"127.0.0.1">>, port => test_socket:free_port(), authorization => none}
     }),
     ?assertEqual({failed, #{reason => refused, safe => true}}, answer(request(get_request()))).
 

@@ -2,7 +2,7 @@
 %% wire whatever a real one should not.
 -module(http_peers).
 
--export([serve/1, serve/2, proxy/1, free_port/0, black_hole/0]).
+-export([serve/1, serve/2, proxy/1]).
 -export([request/1, head/1, skip/2, send/2, answer/2, echo/1]).
 -export([close/1, reset/1, tell/2, wait/1, drain/1]).
 
@@ -206,17 +206,3 @@ relay(Near, Far) ->
 
 relay(Near, Far, ok) -> relay(Near, Far);
 relay(_, _, {error, _}) -> ok.
-
-%% A port where nobody listens.
-free_port() ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    ok = gen_tcp:close(Listen),
-    Port.
-
-%% A port that answers no connection: the backlog of its listener is full.
-black_hole() ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, {backlog, 0}]),
-    {ok, Port} = inet:port(Listen),
-    {ok, _} = gen_tcp:connect({127, 0, 0, 1}, Port, []),
-    Port.

@@ -151,7 +151,7 @@ start_everything(Mode) ->
 
 %% One POST, answered on one stream.
 everything_server_batch(Config) ->
-    Port = mcp_programs:free_port(),
+    Port = test_socket:free_port(),
     Server = serve(start_everything("streamableHttp"), Port),
     Client = connect(Port, Config),
     initialize(Client, <<"2025-03-26">>),
@@ -225,7 +225,7 @@ tools() ->
 
 %% A session from its beginning to its end, with a new server in between.
 their_server(Start, Tools, Config) ->
-    Port = mcp_programs:free_port(),
+    Port = test_socket:free_port(),
     Server = serve(Start, Port),
     Client = connect(Port, Config),
     initialize(Client),
@@ -243,7 +243,7 @@ their_server(Start, Tools, Config) ->
 
 %% Without a session, each request for itself.
 modern(Start, Config) ->
-    Port = mcp_programs:free_port(),
+    Port = test_socket:free_port(),
     Server = serve(Start, Port),
     Client = connect(Port, Config),
     #{<<"supportedVersions">> := Versions} = result(Client, <<"server/discover">>, meta()),

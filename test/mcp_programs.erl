@@ -2,7 +2,7 @@
 -module(mcp_programs).
 
 -export([init_per_suite/1, path/1, source/1, node_args/1, load/1, use/1]).
--export([start/2, serve/2, say/1, step/2, stop/1, run/3, free_port/0, await_port/1]).
+-export([start/2, serve/2, say/1, step/2, stop/1, run/3, await_port/1]).
 
 -define(STEP_MS, 60000).
 
@@ -138,13 +138,6 @@ collect(Port, Timer, Lines) ->
             stop(Port),
             {timeout, lists:join($\n, lists:reverse(Lines))}
     end.
-
-%% @doc A port for a server that cannot choose one itself.
-free_port() ->
-    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Socket),
-    ok = gen_tcp:close(Socket),
-    Port.
 
 %% @doc Waits until something listens there.
 await_port(Port) ->

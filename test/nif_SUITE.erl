@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_socket, [accept/1]).
+
 -define(WAIT, 10000).
 
 all() ->
@@ -175,10 +177,10 @@ purge_leaves_connections_alone(_) ->
     end.
 
 collected_connection_closes(_) ->
-    {Listen, Port} = plain_listener(),
+    {Listen, Port} = test_socket:listen(),
     {Pid, Monitor} = spawn_monitor(fun() -> _ = open(Port), receive forget -> ok end,
         true = garbage_collect(), receive stop -> ok end end),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    Peer = accept(Listen),
     ?assertEqual({error, timeout}, gen_tcp:recv(Peer, 0, 50)),
     Pid ! forget,
     ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)),
@@ -186,10 +188,10 @@ collected_connection_closes(_) ->
     receive {'DOWN', Monitor, _, _, normal} -> ok end.
 
 collected_http_client_closes(_) ->
-    {Listen, Port} = plain_listener(),
+    {Listen, Port} = test_socket:listen(),
     {Pid, Monitor} = spawn_monitor(fun() -> _ = http_request(Port), receive forget -> ok end,
         true = garbage_collect(), receive stop -> ok end end),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    Peer = accept(Listen),
     {ok, <<"GET / HTTP/1.1\r\n", _/binary>>} = gen_tcp:recv(Peer, 0, ?WAIT),
     ?assertEqual({error, timeout}, gen_tcp:recv(Peer, 0, 50)),
     Pid ! forget,
@@ -241,18 +243,18 @@ only_the_owner_gives(_) ->
     receive {'DOWN', Monitor, _, _, Reason} -> ?assertEqual(normal, Reason) end.
 
 given_to_the_dead(_) ->
-    {Listen, Port} = plain_listener(),
+    {Listen, Port} = test_socket:listen(),
     {_, Connection} = open(Port),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    Peer = accept(Listen),
     {Dead, Monitor} = spawn_monitor(fun() -> ok end),
     receive {'DOWN', Monitor, _, _, _} -> ok end,
     ok = erlmcp_native_nif:connection_give(Connection, Dead),
     ?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)).
 
 frames_outlive_their_connection(_) ->
-    {Listen, Port} = plain_listener(),
+    {Listen, Port} = test_socket:listen(),
     {ok, Conn} = erlmcp_native:connect(#{port => Port}, #{path => nif, active => true}),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
+    Peer = accept(Listen),
     Frames = [binary:copy(<<C>>, 1000) || C <- lists:seq($a, $z)],
     ok = gen_tcp:send(Peer, [[F, $\n] || F <- Frames]),
     ok = gen_tcp:close(Peer),
@@ -297,11 +299,6 @@ open(Port) ->
 listen() ->
     {ok, Options} = erlmcp_native_options:listener(#{}),
     erlmcp_native_nif:listener_open(#{host => {127, 0, 0, 1}, port => 0}, Options).
-
-plain_listener() ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    {Listen, Port}.
 
 pair(Listener) ->
     {ok, #{sockname := {_, Port}}} = erlmcp_native:info(Listener),

@@ -228,8 +228,7 @@ send_until_busy({Module, Term} = Sender, Message) ->
 
 owners_die(_) ->
     #{routes := Before} = erlmcp_native_port:info(),
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}]),
-    {ok, Port} = inet:port(Listen),
+    {Listen, Port} = test_socket:listen(),
     Owners = [
         spawn_monitor(fun() ->
             {ok, _} = erlmcp_native:connect(#{port => Port}, #{path => port, active => true}),
@@ -238,7 +237,7 @@ owners_die(_) ->
         end)
      || _ <- lists:seq(1, 10)
     ],
-    Peers = [element(2, gen_tcp:accept(Listen, ?WAIT)) || _ <- Owners],
+    Peers = [test_socket:accept(Listen) || _ <- Owners],
     [exit(Pid, kill) || {Pid, _} <- Owners],
     [?assertEqual({error, closed}, gen_tcp:recv(Peer, 0, ?WAIT)) || Peer <- Peers],
     ?assertMatch(#{routes := Before}, erlmcp_native_port:info()).
@@ -259,7 +258,7 @@ refused_again() ->
     end.
 
 connect_again() ->
-    case erlmcp_native:connect(#{port => closed_port()}, #{path => port}) of
+    case erlmcp_native:connect(#{port => test_socket:free_port()}, #{path => port}) of
         {error, port_program} -> receive after 5 -> connect_again() end;
         Result -> Result
     end.
@@ -339,7 +338,7 @@ floods_a_connection(Config) ->
 
 %% Run in the other node: an owner that takes nothing until the program has been replaced.
 flooded_on() ->
-    {ok, Conn} = erlmcp_native:connect(#{port => closed_port()}, #{path => port}),
+    {ok, Conn} = erlmcp_native:connect(#{port => test_socket:free_port()}, #{path => port}),
     receive {erlmcp_native, Conn, ready} -> ok after ?WAIT -> error(no_ready) end,
     ended(Conn, now_ms() + ?WAIT).
 
@@ -354,13 +353,14 @@ ended(Conn, Deadline) ->
 
 %% Run in the other node.
 connect_on() ->
-    case erlmcp_native:connect(#{port => closed_port()}, #{path => port}) of
+    case erlmcp_native:connect(#{port => test_socket:free_port()}, #{path => port}) of
         {ok, _} -> ok;
         {error, _} = Error -> Error
     end.
 
 connected_on() ->
-    case erlmcp_native:connect(#{port => closed_port()}, #{path => port, active => false}) of
+    Endpoint = #{port => test_socket:free_port()},
+    case erlmcp_native:connect(Endpoint, #{path => port, active => false}) of
         {ok, Conn} ->
             receive
                 {erlmcp_native, Conn, {down, Reason, final}} -> {error, Reason}
@@ -572,14 +572,7 @@ native_maps() ->
 
 %% A connection that the test owns, to a plain socket.
 connection(Options) ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    Given = maps:merge(#{path => port, active => true}, Options),
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, Given),
-    ok = erlmcp_native:await_connected(Conn, ?WAIT),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    ok = gen_tcp:close(Listen),
-    {Conn, Peer}.
+    test_socket:pair(maps:merge(#{path => port, active => true}, Options)).
 
 sender(Conn) ->
     {ok, erlmcp_native:sender(Conn)}.
@@ -712,12 +705,6 @@ packet(Octal) ->
 
 packet(Octal, Size) ->
     ["printf '\\0\\0\\0\\", integer_to_list(Size, 8), Octal, "' >&4\n"].
-
-closed_port() ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    ok = gen_tcp:close(Listen),
-    Port.
 
 program() ->
     filename:join(code:priv_dir(erlmcp_native), "erlmcp_native_port").

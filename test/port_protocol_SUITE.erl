@@ -209,13 +209,8 @@ item(Document) ->
 
 %% Documents may have line breaks.
 connection() ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {packet, 4}]),
-    {ok, Port} = inet:port(Listen),
     Options = #{path => port, active => true, framing => length4, decode => json},
-    {ok, Conn} = erlmcp_native:connect(#{port => Port}, Options),
-    ok = erlmcp_native:await_connected(Conn, ?WAIT),
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    {Conn, Peer}.
+    test_socket:pair(Options, [{packet, 4}]).
 
 through(Documents, Conn, Peer) ->
     [ok = gen_tcp:send(Peer, Document) || Document <- Documents],

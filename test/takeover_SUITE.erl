@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_socket, [accept/1, listen/0, read/1, write/2]).
+
 -define(WAIT, 10000).
 
 -define(TCP, erlmcp_transport_tcp).
@@ -469,15 +471,6 @@ options(Port) -> #{host => "127.0.0.1", port => Port}.
 
 client(Port) -> erlmcp_client:start_link({tcp, (options(Port))#{owner => self()}}, #{}).
 
-listen() ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Listen),
-    {Listen, Port}.
-
-accept(Listen) ->
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    Peer.
-
 call(Client, Method) ->
     Test = self(),
     Ref = make_ref(),
@@ -503,15 +496,5 @@ nothing_received() ->
         Message -> error({unexpected, Message})
     after 0 -> ok
     end.
-
-write(Peer, Members) ->
-    Json = erlmcp_native_json:encode(Members#{<<"jsonrpc">> => <<"2.0">>}),
-    ok = gen_tcp:send(Peer, [Json, $\n]).
-
-read(Peer) ->
-    ok = inet:setopts(Peer, [{packet, line}, {recbuf, 1 bsl 20}, {buffer, 1 bsl 20}]),
-    {ok, Line} = gen_tcp:recv(Peer, 0, ?WAIT),
-    {ok, Message} = erlmcp_native_json:decode(string:trim(Line)),
-    Message.
 
 rpc(Members) -> iolist_to_binary(["{\"jsonrpc\":\"2.0\",", Members, "}"]).

@@ -6,6 +6,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_socket, [accept/1, listen/0, read/1, write/2]).
+
 -define(WAIT, 10000).
 
 -define(OWNER, erlmcp_native_transport_owner).
@@ -321,7 +323,7 @@ message_with_a_newline(Config) ->
     ?assertMatch(#{statistics := #{errors := 1, messages_sent := 1}}, ?OWNER:get_info(T)).
 
 connect_timeout_is_kept(Config) ->
-    Port = port_that_does_not_answer(),
+    Port = test_socket:black_hole(),
     Options = #{owner => self(), connect_timeout => 200, max_reconnect_attempts => 0},
     Start = erlang:monotonic_time(millisecond),
     {ok, T} = ?OWNER:start_link(options(Config, Port, Options)),
@@ -912,8 +914,7 @@ listener_options_refused(Config) ->
             {#{backlog => 0}, {option, backlog, 0}}
         ]
     ],
-    {ok, Taken} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Taken),
+    {_, Port} = listen(),
     ?assertEqual({error, address_in_use}, listening(Config, #{port => Port})),
     ?assertEqual({error, not_found}, erlmcp_native_registry:find_transport(in)).
 
@@ -1064,26 +1065,9 @@ options(Config, Port, More) ->
     Path = proplists:get_value(path, Config),
     maps:merge(#{host => "127.0.0.1", port => Port, path => Path}, More).
 
-listen() ->
-    Options = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {nodelay, true}],
-    {ok, Listen} = gen_tcp:listen(0, Options),
-    {ok, Port} = inet:port(Listen),
-    {Listen, Port}.
-
-accept(Listen) ->
-    {ok, Peer} = gen_tcp:accept(Listen, ?WAIT),
-    Peer.
-
 connect(Port) ->
     {ok, Peer} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {nodelay, true}]),
     Peer.
-
-%% Its backlog is full.
-port_that_does_not_answer() ->
-    {ok, Listen} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, {backlog, 0}]),
-    {ok, Port} = inet:port(Listen),
-    {ok, _} = gen_tcp:connect({127, 0, 0, 1}, Port, []),
-    Port.
 
 connected(Config, More) ->
     {Listen, Port} = listen(),
@@ -1234,13 +1218,3 @@ ask(Peer, Id, Arguments) ->
         <<"method">> => <<"tools/call">>,
         <<"params">> => #{<<"name">> => <<"t">>, <<"arguments">> => Arguments}
     }).
-
-write(Peer, Members) ->
-    Json = erlmcp_native_json:encode(Members#{<<"jsonrpc">> => <<"2.0">>}),
-    ok = gen_tcp:send(Peer, [Json, $\n]).
-
-read(Peer) ->
-    ok = inet:setopts(Peer, [{packet, line}, {recbuf, 1 bsl 20}, {buffer, 1 bsl 20}]),
-    {ok, Line} = gen_tcp:recv(Peer, 0, ?WAIT),
-    {ok, Message} = erlmcp_native_json:decode(string:trim(Line)),
-    Message.
