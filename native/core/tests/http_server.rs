@@ -19,6 +19,7 @@ use erlmcp_core::http::{
 };
 use erlmcp_core::options::{Endpoint, Tcp};
 use erlmcp_core::stream::Address;
+use http::Response;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -26,8 +27,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 const WAIT: Duration = Duration::from_secs(10);
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
 /// Long enough for what must not happen to happen.
 const WHILE: Duration = Duration::from_millis(100);
@@ -77,6 +81,9 @@ struct Fixture {
     events: Events<Event>,
     address: SocketAddr,
 }
+
+type Client = SendRequest<String>;
+type Asked = JoinHandle<Result<Response<Incoming>, hyper::Error>>;
 
 /// What the serving process would have.
 struct Served {
@@ -136,11 +143,31 @@ impl Fixture {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    async fn connect2(&self) -> SendRequest<String> {
+    /// A connection on which a request has been sent.
+    async fn get(&self) -> TcpStream {
+        let mut socket = self.connect().await;
+        socket.write_all(GET).await.unwrap();
+        socket
+    }
+
+    async fn connect2(&self) -> Client {
         let io = TokioIo::new(self.connect().await);
         let (client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// A request over HTTP/2 that is to be answered.
+    fn ask(&self, client: &mut Client, request: http::Request<String>) -> (Asked, Served) {
+        let asked = tokio::spawn(client.send_request(request));
+        (asked, self.serve())
+    }
+
+    /// One whose answer is a stream that has begun.
+    async fn stream(&self, client: &mut Client) -> (Response<Incoming>, Served) {
+        let (asked, served) = self.ask(client, request("/", ""));
+        served.stream();
+        (asked.await.unwrap().unwrap(), served)
     }
 }
 
@@ -186,23 +213,14 @@ async fn tells_the_owner_once_per_edge() {
     let fixture = listen(options());
     let mut sockets = Vec::new();
     for _ in 0..3 {
-        let mut socket = fixture.connect().await;
-        socket
-            .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
-            .await
-            .unwrap();
-        sockets.push(socket);
+        sockets.push(fixture.get().await);
     }
     eventually(|| fixture.server.info().requests == 3).await;
     assert_eq!(next(&fixture.events), Event::Ready);
     eventually(|| fixture.server.claim(10) > 0 || fixture.server.take().is_none()).await;
     while fixture.server.claim(10) > 0 {}
     while fixture.server.take().is_some() {}
-    let mut socket = fixture.connect().await;
-    socket
-        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
-        .await
-        .unwrap();
+    let _socket = fixture.get().await;
     assert_eq!(next(&fixture.events), Event::Ready);
 }
 
@@ -210,10 +228,8 @@ async fn tells_the_owner_once_per_edge() {
 async fn serves_requests_of_one_http2_connection_side_by_side() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
-    let first = tokio::spawn(client.send_request(request("/first?q", "one")));
-    let first_served = fixture.serve();
-    let second = tokio::spawn(client.send_request(request("/second", "two")));
-    let second_served = fixture.serve();
+    let (first, first_served) = fixture.ask(&mut client, request("/first?q", "one"));
+    let (second, second_served) = fixture.ask(&mut client, request("/second", "two"));
     assert_eq!(first_served.request.head.uri.path(), "/first");
     assert_eq!(first_served.request.head.uri.query(), Some("q"));
     assert_eq!(first_served.request.head.headers["host"], "localhost");
@@ -232,10 +248,7 @@ async fn serves_requests_of_one_http2_connection_side_by_side() {
 async fn streams_over_http2_and_tells_of_room() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
-    served.stream();
-    let mut answer = answer.await.unwrap().unwrap();
+    let (mut answer, served) = fixture.stream(&mut client).await;
     served.exchange.send(Bytes::from_static(b"one")).unwrap();
     assert_eq!(frame(answer.body_mut()).await.unwrap().unwrap(), "one");
     // The client's window, what hyper holds and the queue are finite.
@@ -291,8 +304,7 @@ async fn requests_that_were_read_with_one_that_streams_are_served_after_it() {
 async fn a_reset_stream_is_a_client_that_is_gone() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
+    let (answer, served) = fixture.ask(&mut client, request("/", ""));
     answer.abort();
     assert_eq!(next(&served.notices), Notice::Gone);
     let closed = served
@@ -300,8 +312,7 @@ async fn a_reset_stream_is_a_client_that_is_gone() {
         .reply(StatusCode::OK, HeaderMap::new(), Bytes::new());
     assert_eq!(closed, Err(Error::Closed));
 
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
+    let (answer, served) = fixture.ask(&mut client, request("/", ""));
     assert!(!served.exchange.on_gone(OnGone::Exit));
     served.stream();
     drop(answer.await.unwrap().unwrap());
@@ -314,16 +325,12 @@ async fn a_reset_stream_is_a_client_that_is_gone() {
 async fn a_process_that_ends_is_answered_for_over_http2() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
+    let (answer, served) = fixture.ask(&mut client, request("/", ""));
     served.exchange.on_exit(StatusCode::BAD_GATEWAY);
     drop(served);
     assert_eq!(answer.await.unwrap().unwrap().status(), 502);
 
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
-    served.stream();
-    let mut answer = answer.await.unwrap().unwrap();
+    let (mut answer, served) = fixture.stream(&mut client).await;
     served.exchange.send(Bytes::from_static(b"part")).unwrap();
     assert_eq!(frame(answer.body_mut()).await.unwrap().unwrap(), "part");
     // Not before: a reset may overtake what came before it.
@@ -336,8 +343,7 @@ async fn reads_a_large_body_when_it_is_asked_for() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
     let body = "b".repeat(100_000);
-    let answer = tokio::spawn(client.send_request(request("/", &body)));
-    let served = fixture.serve();
+    let (answer, served) = fixture.ask(&mut client, request("/", &body));
     assert_eq!(served.request.body, None);
     assert_eq!(served.exchange.body(), Body::Waiting);
     assert_eq!(next(&served.notices), Notice::Body);
@@ -346,8 +352,7 @@ async fn reads_a_large_body_when_it_is_asked_for() {
     assert_eq!(answer.await.unwrap().unwrap().status(), 200);
 
     let body = "b".repeat(100_001);
-    let _answer = tokio::spawn(client.send_request(request("/", &body)));
-    let served = fixture.serve();
+    let (_answer, served) = fixture.ask(&mut client, request("/", &body));
     assert_eq!(served.exchange.body(), Body::Waiting);
     assert_eq!(next(&served.notices), Notice::Body);
     assert_eq!(served.exchange.body(), Body::TooLarge);
@@ -372,8 +377,7 @@ async fn refuses_over_http2_what_is_over_a_limit() {
         many.headers_mut().insert(name, "v".parse().unwrap());
     }
     assert_eq!(client.send_request(many).await.unwrap().status(), 431);
-    let first = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
+    let (first, served) = fixture.ask(&mut client, request("/", ""));
     let refused = client.send_request(request("/", "")).await.unwrap();
     assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -388,12 +392,8 @@ async fn a_stream_too_many_is_refused() {
         ..options()
     });
     let mut client = fixture.connect2().await;
-    let first = tokio::spawn(client.send_request(request("/", "")));
-    let streaming = fixture.serve();
-    streaming.stream();
-    let first = first.await.unwrap().unwrap();
-    let second = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
+    let (first, streaming) = fixture.stream(&mut client).await;
+    let (second, served) = fixture.ask(&mut client, request("/", ""));
     let refused = served.exchange.stream(StatusCode::OK, HeaderMap::new());
     assert_eq!(refused, Err(Error::Closed));
     assert_eq!(second.await.unwrap().unwrap().status(), 503);
@@ -410,10 +410,7 @@ async fn draining_waits_for_requests_and_then_cuts_them_off() {
         let mut client2 = fixture.connect2().await;
         let mut client1 = fixture.connect().await;
         if version == 1 {
-            client1
-                .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
-                .await
-                .unwrap();
+            client1.write_all(GET).await.unwrap();
         } else {
             let sending = client2.send_request(request("/", ""));
             tokio::spawn(async move {
@@ -438,10 +435,7 @@ async fn draining_waits_for_requests_and_then_cuts_them_off() {
 async fn closing_ends_everything_at_once() {
     let fixture = listen(options());
     let mut client = fixture.connect2().await;
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
-    served.stream();
-    let mut answer = answer.await.unwrap().unwrap();
+    let (mut answer, served) = fixture.stream(&mut client).await;
     fixture.server.close();
     assert_eq!(next(&served.notices), Notice::Gone);
     assert!(frame(answer.body_mut()).await.unwrap().is_err());
@@ -453,11 +447,7 @@ async fn closing_ends_everything_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_forgets_what_nobody_has_taken() {
     let fixture = listen(options());
-    let mut socket = fixture.connect().await;
-    socket
-        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
-        .await
-        .unwrap();
+    let socket = fixture.get().await;
     assert_eq!(next(&fixture.events), Event::Ready);
     assert_eq!(fixture.server.claim(10), 1);
     fixture.server.close();
@@ -473,10 +463,7 @@ async fn an_idle_http2_connection_is_closed() {
         ..options()
     });
     let mut client = fixture.connect2().await;
-    let answer = tokio::spawn(client.send_request(request("/", "")));
-    let served = fixture.serve();
-    served.stream();
-    let answer = answer.await.unwrap().unwrap();
+    let (answer, served) = fixture.stream(&mut client).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(fixture.server.info().connections, 1);
     served.exchange.finish().unwrap();
@@ -538,7 +525,7 @@ async fn serves_only_the_protocols_that_it_is_to() {
         ..options()
     });
     let mut socket = fixture.connect().await;
-    let _ = socket.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let _ = socket.write_all(GET).await;
     assert!(!rest(socket).await.contains("HTTP/1.1"));
     let fixture = listen(Options {
         http2: false,
