@@ -6,7 +6,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [event/1, reason/1, until/1]).
 
 -define(WAIT, 10000).
 
@@ -204,7 +204,7 @@ decoded_frames(Config) ->
 decoded_within_bounds(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false, decode => json}),
     ok = gen_tcp:send(Peer, [[integer_to_list(N), $\n] || N <- lists:seq(10, 19)]),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     ?assertEqual({ok, [{json, 10}]}, erlmcp_native:take(Conn, 1)),
     ?assertEqual({ok, [{json, 11}, {json, 12}]}, erlmcp_native:take(Conn, 9, 5)),
     {ok, Rest} = erlmcp_native:take(Conn, 100),
@@ -215,8 +215,8 @@ decoded_within_bounds(Config) ->
 active_once(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => once}),
     ok = gen_tcp:send(Peer, <<"1\n2\n3\n">>),
-    ?assertEqual({frames, [<<"1">>]}, receive_event(Conn)),
-    ?assertEqual(passive, receive_event(Conn)),
+    ?assertEqual({frames, [<<"1">>]}, event(Conn)),
+    ?assertEqual(passive, event(Conn)),
     ok = erlmcp_native:set_active(Conn, once),
     ?assertEqual([<<"2">>], receive_frames(Conn, 1)).
 
@@ -225,11 +225,11 @@ active_window(Config) ->
     ok = gen_tcp:send(Peer, [[integer_to_list(N), $\n] || N <- lists:seq(1, 20)]),
     Numbers = fun(From, To) -> [integer_to_binary(N) || N <- lists:seq(From, To)] end,
     ?assertEqual(Numbers(1, 5), receive_frames(Conn, 5)),
-    ?assertEqual(passive, receive_event(Conn)),
+    ?assertEqual(passive, event(Conn)),
     ?assertEqual({error, {option, active, 0}}, erlmcp_native:set_active(Conn, 0)),
     ok = erlmcp_native:set_active(Conn, 10),
     ?assertEqual(Numbers(6, 15), receive_frames(Conn, 10)),
-    ?assertEqual(passive, receive_event(Conn)),
+    ?assertEqual(passive, event(Conn)),
     ok = erlmcp_native:set_active(Conn, true),
     ?assertEqual(Numbers(16, 20), receive_frames(Conn, 5)).
 
@@ -238,26 +238,26 @@ ready_after_the_window(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => 2}),
     ok = gen_tcp:send(Peer, <<"a\nb\n">>),
     ?assertEqual([<<"a">>, <<"b">>], receive_frames(Conn, 2)),
-    ?assertEqual(passive, receive_event(Conn)),
+    ?assertEqual(passive, event(Conn)),
     ok = gen_tcp:send(Peer, <<"c\nd\n">>),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     %% They may come one after the other.
     ?assertEqual([<<"c">>, <<"d">>], taken(Conn, 2)),
     ok = erlmcp_native:set_active(Conn, 2),
     ok = gen_tcp:send(Peer, <<"e\nf\n">>),
     ?assertEqual([<<"e">>, <<"f">>], receive_frames(Conn, 2)),
-    ?assertEqual(passive, receive_event(Conn)),
+    ?assertEqual(passive, event(Conn)),
     ok = gen_tcp:close(Peer),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     ?assertEqual({ok, []}, erlmcp_native:take(Conn, 1)),
-    ?assertEqual({down, closed, final}, receive_event(Conn)).
+    ?assertEqual({down, closed, final}, event(Conn)).
 
 taken(Conn, Count) when Count > 0 ->
     {ok, Frames} = erlmcp_native:take(Conn, Count),
     case Count - length(Frames) of
         0 -> Frames;
         Left ->
-            _ = [ready = receive_event(Conn) || Frames =:= []],
+            _ = [ready = event(Conn) || Frames =:= []],
             Frames ++ taken(Conn, Left)
     end.
 
@@ -265,13 +265,13 @@ active_false_and_take(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false}),
     ?assertEqual({ok, []}, erlmcp_native:take(Conn, 10)),
     ok = gen_tcp:send(Peer, <<"1\n">>),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     ?assertEqual({ok, [<<"1">>]}, erlmcp_native:take(Conn, 10)),
     ?assertEqual({ok, []}, erlmcp_native:take(Conn, 10)),
     ok = gen_tcp:send(Peer, <<"2\n">>),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     ok = erlmcp_native:set_active(Conn, true),
-    ?assertEqual({frames, [<<"2">>]}, receive_event(Conn)),
+    ?assertEqual({frames, [<<"2">>]}, event(Conn)),
     ?assertEqual({error, active}, erlmcp_native:take(Conn, 10)).
 
 %% After much as after little, and whether the owner asked for more than there was or not.
@@ -290,7 +290,7 @@ ready_after_everything_was_taken(Config) ->
 taken_by_events(_, 0) ->
     ok;
 taken_by_events(Conn, Count) ->
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     {ok, Items} = erlmcp_native:take(Conn, 1000, 10000000),
     taken_by_events(Conn, Count - length(Items)).
 
@@ -298,7 +298,7 @@ take_bounds(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false}),
     Frame = binary:copy(<<"x">>, 100),
     ok = gen_tcp:send(Peer, [[Frame, $\n] || _ <- lists:seq(1, 10)]),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     ?assertEqual({ok, [Frame, Frame]}, erlmcp_native:take(Conn, 2, 1000)),
     ?assertEqual({ok, [Frame]}, erlmcp_native:take(Conn, 5, 0)),
     ?assertEqual({ok, [Frame, Frame]}, erlmcp_native:take(Conn, 5, 299)),
@@ -335,7 +335,7 @@ half_close(Config) ->
     ok = gen_tcp:send(Peer, <<"question\n">>),
     ok = gen_tcp:shutdown(Peer, write),
     ?assertEqual([<<"question">>], receive_frames(Conn, 1)),
-    ?assertEqual(eof, receive_event(Conn)),
+    ?assertEqual(eof, event(Conn)),
     ok = erlmcp_native:send(Conn, <<"answer">>),
     ?assertEqual({ok, <<"answer\n">>}, gen_tcp:recv(Peer, 7, ?WAIT)),
     ok = erlmcp_native:close(Conn),
@@ -358,7 +358,7 @@ peer_that_stops_reading(Config) ->
     ?assert(Queued =< Limit),
     ?assert(Queued + 1001 > least_queued(Limit, Config)),
     ?assertEqual({ok, lists:duplicate(Accepted, Message)}, read_lines(Peer, Accepted, 1001)),
-    ?assertEqual(writable, receive_event(Conn)),
+    ?assertEqual(writable, event(Conn)),
     ok = erlmcp_native:send(Conn, <<"again">>),
     ?assertEqual({ok, <<"again\n">>}, gen_tcp:recv(Peer, 6, ?WAIT)).
 
@@ -381,7 +381,7 @@ slow_owner_is_bounded(Config) ->
     Count = 20000,
     Sender = spawn_link(fun() -> [ok = gen_tcp:send(Peer, Line) || _ <- lists:seq(1, Count)] end),
     Monitor = monitor(process, Sender),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     %% The peer is held up, and what waits here stays near the mark.
     receive {'DOWN', Monitor, _, _, _} -> ct:fail(no_back_pressure) after 300 -> ok end,
     {ok, #{socket := #{inbound_bytes := Waiting}}} = erlmcp_native:info(Conn),
@@ -412,7 +412,7 @@ received_by_one(Conn, Count) ->
 recv_one(Conn) ->
     case erlmcp_native:take(Conn, 1) of
         {ok, []} ->
-            ready = receive_event(Conn),
+            ready = event(Conn),
             recv_one(Conn);
         Result ->
             Result
@@ -481,11 +481,11 @@ hand_over_under_load(Config) ->
 hand_over_announces_what_waits(Config) ->
     {Conn, Peer} = raw_pair(Config, #{active => false}),
     ok = gen_tcp:send(Peer, <<"1\n2\n">>),
-    ?assertEqual(ready, receive_event(Conn)),
+    ?assertEqual(ready, event(Conn)),
     {ok, [<<"1">>]} = erlmcp_native:take(Conn, 1),
     Test = self(),
     Next = spawn_link(fun() ->
-        ready = receive_event(Conn),
+        ready = event(Conn),
         Test ! {took, erlmcp_native:take(Conn, 10)}
     end),
     ok = erlmcp_native:controlling_process(Conn, Next),
@@ -729,8 +729,8 @@ reconnects(Config) ->
     ?assertEqual([<<"before">>], receive_frames(Conn, 1)),
     ok = gen_tcp:close(Listen),
     ok = gen_tcp:close(First),
-    ?assertEqual({down, closed, {retry_in, 0}}, receive_event(Conn)),
-    ?assertMatch({down, refused, {retry_in, _}}, receive_event(Conn)),
+    ?assertEqual({down, closed, {retry_in, 0}}, event(Conn)),
+    ?assertMatch({down, refused, {retry_in, _}}, event(Conn)),
     {ok, Again} = gen_tcp:listen(Port, Passive),
     {ok, Second} = gen_tcp:accept(Again, ?WAIT),
     ?assertEqual(connected, receive_until(Conn, connected)),
@@ -741,8 +741,8 @@ gives_up_reconnecting(Config) ->
     Port = test_socket:free_port(),
     Reconnect = #{min_ms => 1, max_ms => 2, max_attempts => 3},
     {ok, Conn} = erlmcp_native:connect(#{port => Port}, options(Config, #{reconnect => Reconnect})),
-    [?assertMatch({down, refused, {retry_in, _}}, receive_event(Conn)) || _ <- lists:seq(1, 3)],
-    ?assertEqual({down, refused, final}, receive_event(Conn)).
+    [?assertMatch({down, refused, {retry_in, _}}, event(Conn)) || _ <- lists:seq(1, 3)],
+    ?assertEqual({down, refused, final}, event(Conn)).
 
 %% Options and counters
 
@@ -840,41 +840,31 @@ port(Listener) ->
     Port.
 
 accepted(Listener) ->
-    {accepted, Conn} = receive_event(Listener),
-    connected = receive_event(Conn),
+    {accepted, Conn} = event(Listener),
+    connected = event(Conn),
     Conn.
 
-ended(Monitor) ->
-    receive
-        {'DOWN', Monitor, _, _, normal} -> ok
-    after ?WAIT -> ct:fail(alive)
-    end.
+ended(Monitor) -> ?assertEqual(normal, reason(Monitor)).
 
 closed_listener(Listener) ->
     Monitor = monitor(process, Listener),
     ok = erlmcp_native:close(Listener),
     ended(Monitor).
 
-receive_event(Conn) ->
-    receive
-        {erlmcp_native, Conn, Event} -> Event
-    after ?WAIT -> ct:fail({no_event, process_info(self(), messages)})
-    end.
-
 receive_until(Conn, Event) ->
-    case receive_event(Conn) of
+    case event(Conn) of
         Event -> Event;
         _ -> receive_until(Conn, Event)
     end.
 
 receive_down(Conn) ->
-    {down, Reason, final} = receive_event(Conn),
+    {down, Reason, final} = event(Conn),
     Reason.
 
 receive_frames(_, 0) ->
     [];
 receive_frames(Conn, Count) ->
-    {frames, Frames} = receive_event(Conn),
+    {frames, Frames} = event(Conn),
     ?assert(length(Frames) =< Count),
     Frames ++ receive_frames(Conn, Count - length(Frames)).
 

@@ -5,7 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 60000).
 -define(FAILOVER, erlmcp_native_failover).
@@ -318,10 +318,7 @@ ends_with_its_owner(Config) ->
     Pid = receive {failover, Started} -> Started after ?WAIT -> ct:fail(not_started) end,
     Monitor = monitor(process, Pid),
     Owner ! stop,
-    receive
-        {'DOWN', Monitor, process, Pid, normal} -> ok
-    after ?WAIT -> ct:fail(still_there)
-    end,
+    ?assertEqual(normal, reason(Monitor)),
     until(fun() -> [1 || {erlmcp_native_failover, P, _} <- breaker_keys(), P =:= Pid] =:= [] end).
 
 

@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [event/1]).
+
 -define(WAIT, 30000).
 
 all() ->
@@ -116,7 +118,7 @@ priority_of_the_senders_choice(Config) ->
     ?assertEqual(ok, erlmcp_native:send(Conn, Chosen, #{priority => urgent})),
     ?assertEqual({error, busy}, erlmcp_native:send(Conn, ping(7), #{priority => normal})),
     overtaken(Bulk, [Chosen], lines(Peer, length(Bulk) + 1)),
-    ?assertEqual(writable, receive_event(Conn)).
+    ?assertEqual(writable, event(Conn)).
 
 urgent_messages_have_a_reserve(Config) ->
     {Conn, Peer} = raw_pair(Config, #{max_urgent_bytes => 5000}),
@@ -127,7 +129,7 @@ urgent_messages_have_a_reserve(Config) ->
     {ok, #{socket := #{queue_bytes := Queued}}} = erlmcp_native:info(Conn),
     ?assert(Queued =< queue_bytes() + 5000),
     overtaken(Bulk, Urgent, lines(Peer, length(Bulk) + length(Urgent))),
-    ?assertEqual(writable, receive_event(Conn)).
+    ?assertEqual(writable, event(Conn)).
 
 send_urgent(Conn, I) ->
     case erlmcp_native:send(Conn, ping(I)) of
@@ -170,7 +172,7 @@ slow_peer_under_tls(Config) ->
     ?assert(at_rest(Conn, queue_bytes) =< queue_bytes()),
     ?assertEqual({error, busy}, erlmcp_native:send(Conn, result(0))),
     ?assertEqual(Bulk, tls_lines(Peer, length(Bulk))),
-    ?assertEqual(writable, receive_event(Conn)).
+    ?assertEqual(writable, event(Conn)).
 
 slow_owner_of_a_child(Config) ->
     Count = 200000,
@@ -406,17 +408,11 @@ lines(Read, Count, Rest) ->
             Lines ++ lines(Read, Left, <<Begun/binary, Data/binary>>)
     end.
 
-receive_event(Conn) ->
-    receive
-        {erlmcp_native, Conn, Event} -> Event
-    after ?WAIT -> ct:fail({no_event, process_info(self(), messages)})
-    end.
-
 %% Whatever else is told meanwhile.
 child_frames(_, 0) ->
     [];
 child_frames(Conn, Count) ->
-    case receive_event(Conn) of
+    case event(Conn) of
         {frames, Frames} -> Frames ++ child_frames(Conn, Count - length(Frames));
         writable -> child_frames(Conn, Count)
     end.

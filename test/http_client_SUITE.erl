@@ -6,7 +6,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [event/1, messages/2, reason/1, until/1]).
 
 -define(CLIENT, erlmcp_native_http_client).
 -define(WAIT, 10000).
@@ -1669,10 +1669,7 @@ our_server_is_cancelled(Config) ->
         Monitor = monitor(process, Pid),
         ok = ?CLIENT:cancel(C, Id),
         ?assertEqual({failed, Id, cancelled}, event(C)),
-        receive
-            {'DOWN', Monitor, process, Pid, _} -> ok
-        after ?WAIT -> error(timeout)
-        end
+        reason(Monitor)
     end,
     Cancel(1, tool_call(1, <<"wait">>, #{})),
     Params = #{<<"name">> => <<"wait">>, <<"arguments">> => #{}},
@@ -1824,22 +1821,6 @@ closed(Closing) ->
         {closed, Closing, Result} -> ?assertEqual(ok, Result)
     after ?WAIT -> error(timeout)
     end.
-
-event(C) ->
-    receive
-        {erlmcp_native, C, Event} -> Event
-    after ?WAIT -> error({timeout, process_info(self(), messages)})
-    end.
-
-%% So many messages, decoded.
-messages(C, Count) -> messages(C, Count, []).
-
-messages(_, 0, Acc) ->
-    Acc;
-messages(C, Count, Acc) when Count > 0 ->
-    {frames, Frames} = event(C),
-    Decoded = [element(2, {ok, _} = erlmcp_native_json:decode(Frame)) || Frame <- Frames],
-    messages(C, Count - length(Decoded), Acc ++ Decoded).
 
 queue_length() ->
     {message_queue_len, Length} = process_info(self(), message_queue_len),

@@ -5,7 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [event/1, messages/2, until/1]).
 
 -define(CLIENT, erlmcp_native_http_client).
 -define(BREAKERS, erlmcp_native_breakers).
@@ -410,21 +410,7 @@ next_batch(P) ->
         _ -> next_batch(P)
     end.
 
-event(C) ->
-    receive
-        {erlmcp_native, C, Event} -> Event
-    after ?WAIT -> error({timeout, process_info(self(), messages)})
-    end.
-
 ids(C, Count) -> [Id || #{<<"id">> := Id} <- messages(C, Count)].
-
-%% So many messages, decoded.
-messages(_, 0) ->
-    [];
-messages(C, Count) when Count > 0 ->
-    {frames, Frames} = event(C),
-    Decoded = [element(2, {ok, _} = erlmcp_native_json:decode(Frame)) || Frame <- Frames],
-    Decoded ++ messages(C, Count - length(Decoded)).
 
 id(Request) -> maps:get(<<"id">>, http_peer:body(Request)).
 

@@ -8,7 +8,7 @@
 
 -import(http_raw, [ask/2, answer/1, answer/2, head/1, part/1, rest/1, ended/1, post/1, get/1]).
 -import(test_certs, [file/2]).
--import(test_wait, [until/1]).
+-import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 10000).
 
@@ -1082,12 +1082,6 @@ result() ->
     receive
         {result, Result} -> Result
     after ?WAIT -> ct:fail({no_result, process_info(self(), messages)})
-    end.
-
-reason(Monitor) ->
-    receive
-        {'DOWN', Monitor, process, _, Reason} -> Reason
-    after ?WAIT -> ct:fail(still_alive)
     end.
 
 messages(Msg) ->

@@ -10,6 +10,7 @@
     post/3, start/3, method/4, initialize/2, initialize/3, modern/2, modern_headers/2,
     request/2, request/3, notification/2, head/1, event/1, message/1, answer/1, header/2
 ]).
+-import(test_wait, [reason/1]).
 
 -define(WAIT, 10000).
 -define(A, <<"2024-11-05">>).
@@ -398,7 +399,7 @@ batch_with_a_cancelled_request(Config) ->
     Worker = waiting(),
     Monitor = monitor(process, Worker),
     {202, _, _} = post(Port, Session, cancelled(1)),
-    ?assertEqual({shutdown, cancelled}, down(Monitor)),
+    ?assertEqual({shutdown, cancelled}, reason(Monitor)),
     ?assertMatch({200, _, [#{<<"id">> := 2}]}, answer(Socket)).
 
 batch_without_initialize(Config) ->
@@ -673,7 +674,7 @@ session_that_is_deleted(Config) ->
     Monitor = watch(waiting()),
     {204, _, _} = answer(method(Port, <<"DELETE">>, "/mcp", Session)),
     terminated(header(<<"mcp-session-id">>, Session)),
-    ?assertEqual({shutdown, session_ended}, down(Monitor)),
+    ?assertEqual({shutdown, session_ended}, reason(Monitor)),
     ?assertMatch([{event, #{data := <<>>}}], http_mcp:events(Stream)),
     {202, _, _} = answer(Busy),
     {404, _, _} = post(Port, Session, request(1, <<"ping">>)),
@@ -815,7 +816,7 @@ cancelled_by_a_notification(Config) ->
     %% That of another client is not meant.
     {202, _, _} = post(Port, initialize(Port, ?D), cancelled(<<"x">>)),
     {202, _, _} = post(Port, Session, cancelled(<<"x">>)),
-    ?assertEqual({shutdown, cancelled}, down(Monitor)),
+    ?assertEqual({shutdown, cancelled}, reason(Monitor)),
     %% The exchange ends, with no answer to the request in it.
     {202, _, <<>>} = answer(Socket),
     {200, _, _} = post(Port, Session, request(1, <<"ping">>)).
@@ -1249,7 +1250,7 @@ modern_disconnect_cancels(Config) ->
     Socket = modern_start(Port, <<"wait">>, #{}),
     Monitor = watch(waiting()),
     ok = http_mcp:close(Socket),
-    ?assertEqual({shutdown, gone}, down(Monitor)).
+    ?assertEqual({shutdown, gone}, reason(Monitor)).
 
 modern_disconnect_cancels_a_stream(Config) ->
     {Port, _} = listen(Config),
@@ -1260,7 +1261,7 @@ modern_disconnect_cancels_a_stream(Config) ->
     {_, _} = message(Socket),
     Monitor = watch(Pid),
     ok = http_mcp:close(Socket),
-    ?assertEqual({shutdown, gone}, down(Monitor)),
+    ?assertEqual({shutdown, gone}, reason(Monitor)),
     {error, gone} = erlmcp_native_http:notify(Ref, <<"notifications/progress">>, #{}).
 
 modern_server_asks_nothing(Config) ->
@@ -1433,7 +1434,7 @@ sse_streams_and_questions(Config) ->
     {202, _, _} = http_mcp:post(Port, Target, [], call(3, <<"wait">>, #{})),
     Monitor = watch(waiting()),
     {202, _, _} = http_mcp:post(Port, Target, [], cancelled(3)),
-    ?assertEqual({shutdown, cancelled}, down(Monitor)).
+    ?assertEqual({shutdown, cancelled}, reason(Monitor)).
 
 sse_is_off(Config) ->
     {Port, _} = listen(Config),
@@ -1608,8 +1609,8 @@ listener_ends_with_its_owner(Config) ->
     Session = initialize(Port, ?D),
     Ended = monitor(process, Listener),
     Owner ! stop,
-    _ = down(Monitor),
-    normal = down(Ended),
+    _ = reason(Monitor),
+    normal = reason(Ended),
     terminated(header(<<"mcp-session-id">>, Session)),
     {error, closed} = erlmcp_native_http:info(Listener).
 
@@ -1725,9 +1726,3 @@ watch(Pid) ->
     Monitor = monitor(process, Pid),
     true = erlang:yield(),
     Monitor.
-
-down(Monitor) ->
-    receive
-        {'DOWN', Monitor, process, _, Reason} -> Reason
-    after ?WAIT -> error(timeout)
-    end.

@@ -8,7 +8,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -import(http_mcp, [post/3, method/4, answer/1, header/2, request/2, request/3, modern/2]).
--import(test_wait, [until/1]).
+-import(test_wait, [event/1, reason/1, until/1]).
 
 -define(WAIT, 60000).
 -define(TRACE, <<"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01">>).
@@ -508,10 +508,7 @@ alerts_end_with_their_owner(_) ->
     }),
     Monitor = monitor(process, Alerts),
     Owner ! stop,
-    receive
-        {'DOWN', Monitor, process, Alerts, normal} -> ok
-    after ?WAIT -> ct:fail(not_ended)
-    end.
+    ?assertEqual(normal, reason(Monitor)).
 
 objective_for_latency(_) ->
     Objectives = objectives(quick, #{
@@ -625,7 +622,7 @@ history_survives_its_process(_) ->
     true = unlink(History),
     Monitor = monitor(process, History),
     exit(History, kill),
-    receive {'DOWN', Monitor, process, History, _} -> ok end,
+    _ = reason(Monitor),
     ?assertEqual(Before, Before -- (Before -- Of(78))),
     ok = erlmcp_native_metrics:set(test_gauge, 79),
     {ok, Again} = erlmcp_native_history:start_link(#{metrics => [test_gauge]}),
@@ -1084,9 +1081,3 @@ recorded(Name, Path) ->
 grown(Name, Path, {Count, Sum}) ->
     {CountNow, SumNow} = recorded(Name, Path),
     {CountNow - Count, SumNow - Sum}.
-
-event(Pid) ->
-    receive
-        {erlmcp_native, Pid, Event} -> Event
-    after ?WAIT -> ct:fail(no_event)
-    end.

@@ -5,7 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 30000).
 
@@ -239,7 +239,7 @@ ends_with_its_owner(Config) ->
     Pool = pool(Config, Server, #{owner => Owner}),
     Monitor = monitor(process, Pool),
     Owner ! stop,
-    receive {'DOWN', Monitor, _, _, normal} -> ok after ?WAIT -> ct:fail(alive) end.
+    ?assertEqual(normal, reason(Monitor)).
 
 options_are_checked(_) ->
     Refused = fun(Key, Value) ->
@@ -356,4 +356,4 @@ outcome(Pool, Id) ->
 stop(Pool) ->
     Monitor = monitor(process, Pool),
     ok = erlmcp_native_pool:stop(Pool),
-    receive {'DOWN', Monitor, _, _, _} -> ok after ?WAIT -> ct:fail(alive) end.
+    reason(Monitor).

@@ -6,6 +6,8 @@
 -include_lib("stdlib/include/assert.hrl").
 -include_lib("common_test/include/ct.hrl").
 
+-import(test_wait, [event/1, reason/1]).
+
 %% As the router has it.
 -define(STABLE_MS, 1000).
 -define(WAIT, 10000).
@@ -76,7 +78,7 @@ killed_under_load(_) ->
     Waiting = [spawn_monitor(fun() -> wait_for_an_answer(Test) end) || _ <- lists:seq(1, 5)],
     [receive {Pid, waits} -> ok after ?WAIT -> ct:fail(nobody_waits) end || {Pid, _} <- Waiting],
     kill("KILL", Program),
-    [?assertEqual({got, {error, port_program}}, exit_of(M)) || {_, M} <- Waiting],
+    [?assertEqual({got, {error, port_program}}, reason(M)) || {_, M} <- Waiting],
     Downs = [down(Peer) || Peer <- Peers],
     ?assertEqual([], [D || {_, D} <- Downs, D =/= {down, port_program, final}]),
     ?assertEqual(20, length(Downs)),
@@ -146,10 +148,7 @@ connects_while_it_is_away(_) ->
     end,
     ok = away(fun() -> Connect(false) end),
     {ok, Conn} = Connect(true),
-    receive
-        {erlmcp_native, Conn, Event} -> ?assertMatch({down, port_program, {retry_in, _}}, Event)
-    after ?WAIT -> ct:fail(no_event)
-    end,
+    ?assertMatch({down, port_program, {retry_in, _}}, event(Conn)),
     connected(Conn),
     ok = erlmcp_native:close(Conn),
     ok = erlmcp_native:close(Listener).
@@ -634,13 +633,7 @@ echo_taken(Events, Link0) ->
     end.
 
 down({_, Monitor}) ->
-    exit_of(Monitor).
-
-exit_of(Monitor) ->
-    receive {'DOWN', Monitor, process, _, Reason} -> Reason after ?WAIT -> ct:fail(alive) end.
-
-event(Conn) ->
-    receive {erlmcp_native, Conn, Event} -> Event after ?WAIT -> ct:fail(no_event) end.
+    reason(Monitor).
 
 with_short_ping(Test) ->
     ok = application:set_env(erlmcp_native, port_ping_ms, 100),

@@ -9,10 +9,10 @@
 
 -import(http_path_SUITE, [
     listen/3, connect/1, tell/0, request/0, then/2, exchange/1, begin_stream/1, notice/1,
-    tell_notice/1, result/0, reply/4, reason/1, accepts/1, info/1
+    tell_notice/1, result/0, reply/4, accepts/1, info/1
 ]).
 -import(http_raw, [ask/2, answer/1, head/1, part/1, post/1]).
--import(test_wait, [until/1]).
+-import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 10000).
 -define(CLIENT, http_client_path_SUITE).

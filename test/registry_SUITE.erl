@@ -5,6 +5,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_wait, [reason/1]).
+
 -define(WAIT, 5000).
 
 -define(R, erlmcp_native_registry).
@@ -350,10 +352,7 @@ end).
 stop(Pid) ->
     Monitor = monitor(process, Pid),
     Pid ! stop,
-    receive
-        {'DOWN', Monitor, process, _, _} -> ok
-    after ?WAIT -> error(timeout)
-    end.
+    reason(Monitor).
 
 %% Ends a process and waits until the registry has dealt with it.
 stop_noticed(Pid) ->

@@ -6,7 +6,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--import(test_wait, [until/1]).
+-import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 60000).
 
@@ -446,10 +446,7 @@ await_forgotten(Pid) ->
 stop(Registry) ->
     Monitor = monitor(process, Registry),
     exit(Registry, shutdown),
-    receive
-        {'DOWN', Monitor, _, _, _} -> ok
-    after ?WAIT -> error(timeout)
-    end.
+    reason(Monitor).
 
 next() ->
     receive

@@ -6,6 +6,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -import(test_certs, [file/2]).
+-import(test_wait, [event/1]).
 
 -define(WAIT, 10000).
 
@@ -316,12 +317,6 @@ accepted(Listener) ->
     {accepted, Conn} = event(Listener),
     connected = event(Conn),
     Conn.
-
-event(Pid) ->
-    receive
-        {erlmcp_native, Pid, Event} -> Event
-    after ?WAIT -> ct:fail({no_event, process_info(self(), messages)})
-    end.
 
 frames(_, 0) ->
     [];
