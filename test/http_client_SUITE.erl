@@ -333,12 +333,10 @@ falls_back(Status, Config) ->
 everything_is_posted_to_the_endpoint(Config) ->
     P = peer(Config),
     {C, Stream, Url} = old_server(405, http_peer:url(peer(Config), "/messages?s=1"), Config),
-    ok = ?CLIENT:send(C, note(<<"notifications/initialized">>)),
-    Confirmed = http_peer:next(P),
+    Confirmed = asked(C, P, note(<<"notifications/initialized">>)),
     ?assertMatch(#{target := Url, method := <<"POST">>}, Confirmed),
     http_peer:answer(Confirmed, 202, [], <<"Accepted">>),
-    ok = ?CLIENT:send(C, call(2, <<"tools/list">>)),
-    List = http_peer:next(P),
+    List = asked(C, P, call(2, <<"tools/list">>)),
     ?assertMatch(#{target := Url, method := <<"POST">>}, List),
     http_peer:accepted(List),
     http_peer:event(Stream, #{event => <<"message">>, data => result(2, #{})}),
@@ -350,8 +348,7 @@ everything_is_posted_to_the_endpoint(Config) ->
 old_server(Status, Endpoint, Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:answer(http_peer:next(P), Status, [], <<"no">>),
+    http_peer:answer(asked(C, P, initialize(1)), Status, [], <<"no">>),
     Stream = http_peer:next(P),
     ?assertMatch(#{method := <<"GET">>, target := <<"/mcp">>}, Stream),
     ?assertEqual(<<"text/event-stream">>, http_peer:header(<<"accept">>, Stream)),
@@ -369,8 +366,7 @@ endpoint_of_another_origin_is_refused(Config) ->
     P = peer(Config),
     Other = http_peer:listen(),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:answer(asked(C, P, initialize(1)), 404, [], <<>>),
     Stream = http_peer:next(P),
     http_peer:stream(Stream),
     http_peer:event(Stream, #{event => <<"endpoint">>, data => http_peer:url(Other)}),
@@ -392,8 +388,7 @@ no_fallback_where_the_server_is_modern(Config) ->
 fallback_that_fails_tells_the_first_refusal(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:answer(http_peer:next(P), 400, [], <<"who are you">>),
+    http_peer:answer(asked(C, P, initialize(1)), 400, [], <<"who are you">>),
     http_peer:answer(http_peer:next(P, <<"GET">>), 405, [], <<>>),
     ?assertEqual({failed, 1, {status, 400, <<"who are you">>}}, event(C)),
     %% An error of JSON-RPC that is none of the newer ones counts as the answer.
@@ -428,9 +423,7 @@ json_and_stream_answers(Config) ->
     R2 = http_peer:next(P),
     http_peer:answer(R2, 200, [Charset], erlmcp_native_json:encode(result(2, #{}))),
     ?assertMatch([#{<<"id">> := 2, <<"result">> := #{}}], messages(C, 1)),
-    ok = ?CLIENT:send(C, call(3, <<"tools/list">>)),
-    R3 = http_peer:next(P),
-    http_peer:stream(R3),
+    R3 = streamed(C, P, call(3, <<"tools/list">>)),
     http_peer:event(R3, #{event => <<"message">>, data => result(3, #{})}),
     ?assertMatch([#{<<"id">> := 3}], messages(C, 1)),
     http_peer:finish(R3),
@@ -441,16 +434,13 @@ json_and_stream_answers(Config) ->
 messages_before_the_response(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     http_peer:event(R, #{data => note_map(<<"notifications/progress">>)}),
     ?assertMatch([#{<<"method">> := <<"notifications/progress">>}], messages(C, 1)),
     %% A request of the server, answered in a POST of its own.
     http_peer:event(R, #{data => call_map(9, <<"roots/list">>)}),
     ?assertMatch([#{<<"method">> := <<"roots/list">>}], messages(C, 1)),
-    ok = ?CLIENT:send(C, erlmcp_native_json:encode(result(9, #{}))),
-    Answer = http_peer:next(P),
+    Answer = asked(C, P, erlmcp_native_json:encode(result(9, #{}))),
     ?assertMatch(#{<<"id">> := 9}, http_peer:body(Answer)),
     http_peer:accepted(Answer),
     http_peer:event(R, #{data => result(2, #{})}),
@@ -469,9 +459,7 @@ in_flight_together(Config) ->
 honours_retry_and_reconnects(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     %% The priming event: an id and no data.
     http_peer:event(R, #{id => <<"a1">>, data => <<>>}),
     http_peer:event(R, #{retry => 300}),
@@ -490,9 +478,7 @@ honours_retry_and_reconnects(Config) ->
 resumes_with_get_whatever_opened_the_stream(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     http_peer:event(R, #{id => <<"e1">>, data => note_map(<<"n">>)}),
     ?assertMatch([#{<<"method">> := <<"n">>}], messages(C, 1)),
     http_peer:cut(R),
@@ -506,9 +492,7 @@ resumes_with_get_whatever_opened_the_stream(Config) ->
 resumes_as_often_as_it_is_cut(Config) ->
     P = peer(Config),
     C = ready(Config, #{max_resumes => 2, retry_min_ms => 1}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     http_peer:event(R, #{id => <<"0">>, retry => 1}),
     http_peer:cut(R),
     Cut = fun(N) ->
@@ -529,9 +513,7 @@ resumes_as_often_as_it_is_cut(Config) ->
 cancels_with_a_notification(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    _ = streamed(C, P, call(2, <<"tools/call">>)),
     ok = ?CLIENT:cancel(C, 2),
     ?assertEqual({failed, 2, cancelled}, event(C)),
     Cancelled = http_peer:next(P),
@@ -547,8 +529,7 @@ cancels_with_a_notification(Config) ->
 owner_cancels_by_itself(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    http_peer:stream(http_peer:next(P)),
+    _ = streamed(C, P, call(2, <<"tools/call">>)),
     Cancelled = note(<<"notifications/cancelled">>, #{<<"requestId">> => 2}),
     ok = ?CLIENT:send(C, Cancelled),
     Passed = http_peer:body(http_peer:next(P)),
@@ -573,8 +554,7 @@ get_stream_accepts_event_streams(Config) ->
 get_stream_is_not_a_must(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"ping">>)),
-    http_peer:json(http_peer:next(P), result(2, #{})),
+    http_peer:json(asked(C, P, call(2, <<"ping">>)), result(2, #{})),
     ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
     until(fun() -> not maps:get(listening, element(2, ?CLIENT:info(C))) end),
     http_peer:none(P, 50).
@@ -618,18 +598,15 @@ session_that_ended_is_told(Config) ->
     C = ready(Config, #{}, stream),
     Stream = http_peer:next(P, <<"GET">>),
     http_peer:stream(Stream),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    Slow = http_peer:next(P),
-    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    Slow = asked(C, P, call(2, <<"tools/call">>)),
+    http_peer:answer(asked(C, P, call(3, <<"tools/call">>)), 404, [], <<>>),
     ?assertEqual(session_lost, event(C)),
     Failed = [event(C), event(C)],
     ?assertEqual([{failed, 2, session_lost}, {failed, 3, session_lost}], lists:sort(Failed)),
     http_peer:gone(Stream),
     http_peer:gone(Slow),
     %% The owner begins anew, without an id.
-    ok = ?CLIENT:send(C, initialize(4)),
-    Again = http_peer:next(P),
+    Again = asked(C, P, initialize(4)),
     ?assertEqual(none, http_peer:header(<<"mcp-session-id">>, Again)),
     ?assertEqual(none, http_peer:header(<<"mcp-protocol-version">>, Again)),
     http_peer:json(Again, [{<<"mcp-session-id">>, <<"s2">>}], initialized(4)),
@@ -686,14 +663,12 @@ delete_may_be_refused(Config) ->
 version_header_after_initialize(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    R = http_peer:next(P),
+    R = asked(C, P, initialize(1)),
     ?assertEqual(none, http_peer:header(<<"mcp-protocol-version">>, R)),
     http_peer:json(R, initialized(1, <<"2025-06-18">>)),
     _ = messages(C, 1),
     Version = fun(Request) -> http_peer:header(<<"mcp-protocol-version">>, Request) end,
-    ok = ?CLIENT:send(C, note(<<"notifications/initialized">>)),
-    Confirmed = http_peer:next(P),
+    Confirmed = asked(C, P, note(<<"notifications/initialized">>)),
     ?assertEqual(<<"2025-06-18">>, Version(Confirmed)),
     http_peer:accepted(Confirmed),
     ?assertEqual(<<"2025-06-18">>, Version(http_peer:next(P, <<"GET">>))),
@@ -703,11 +678,9 @@ version_header_after_initialize(Config) ->
 only_pings_before_initialize_is_answered(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    R = http_peer:next(P),
+    R = asked(C, P, initialize(1)),
     ok = ?CLIENT:send(C, call(2, <<"tools/list">>)),
-    ok = ?CLIENT:send(C, call(3, <<"ping">>)),
-    Ping = http_peer:next(P),
+    Ping = asked(C, P, call(3, <<"ping">>)),
     ?assertMatch(#{<<"method">> := <<"ping">>}, http_peer:body(Ping)),
     http_peer:none(P, 50),
     http_peer:json(R, [{<<"mcp-session-id">>, <<"s1">>}], initialized(1)),
@@ -718,12 +691,10 @@ only_pings_before_initialize_is_answered(Config) ->
 nothing_overtakes_initialized(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:json(http_peer:next(P), initialized(1)),
+    http_peer:json(asked(C, P, initialize(1)), initialized(1)),
     _ = messages(C, 1),
     ok = ?CLIENT:send(C, note(<<"notifications/initialized">>)),
-    ok = ?CLIENT:send(C, call(2, <<"tools/list">>)),
-    Confirmed = http_peer:next(P),
+    Confirmed = asked(C, P, call(2, <<"tools/list">>)),
     ?assertMatch(#{<<"method">> := <<"notifications/initialized">>}, http_peer:body(Confirmed)),
     http_peer:none(P, 50),
     http_peer:accepted(Confirmed),
@@ -732,8 +703,7 @@ nothing_overtakes_initialized(Config) ->
 initialized_for_those_who_do_not_send_it(Config) ->
     P = peer(Config),
     C = start(Config, #{initialized => auto, get_stream => false}),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:json(http_peer:next(P), initialized(1)),
+    http_peer:json(asked(C, P, initialize(1)), initialized(1)),
     Confirmed = http_peer:next(P),
     ?assertMatch(#{<<"method">> := <<"notifications/initialized">>}, http_peer:body(Confirmed)),
     _ = messages(C, 1),
@@ -749,8 +719,7 @@ modern_headers_mirror_the_body(Config) ->
     C = start(Config),
     Check = fun(Id, Method, Params, Name) ->
         Trace = #{<<"traceparent">> => <<"00-0af7-b7ad-01">>},
-        ok = ?CLIENT:send(C, modern(Id, Method, Params, Trace)),
-        R = http_peer:next(P),
+        R = asked(C, P, modern(Id, Method, Params, Trace)),
         post(R),
         ?assertEqual(<<"2026-07-28">>, http_peer:header(<<"mcp-protocol-version">>, R)),
         ?assertEqual(Method, http_peer:header(<<"mcp-method">>, R)),
@@ -768,24 +737,20 @@ modern_headers_mirror_the_body(Config) ->
     Check(4, <<"resources/read">>, #{<<"uri">> => <<"file:///a">>}, <<"file:///a">>),
     Check(5, <<"tools/call">>, #{<<"name">> => <<"é"/utf8>>}, <<"=?base64?w6k=?=">>),
     %% What names no revision belongs to the last one.
-    ok = ?CLIENT:send(C, note(<<"notifications/x">>)),
-    Note = http_peer:next(P),
+    Note = asked(C, P, note(<<"notifications/x">>)),
     ?assertEqual(<<"2026-07-28">>, http_peer:header(<<"mcp-protocol-version">>, Note)).
 
 modern_responses_are_not_sent(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, modern(1, <<"tools/list">>, #{})),
-    _ = http_peer:next(P),
+    _ = asked(C, P, modern(1, <<"tools/list">>, #{})),
     Response = erlmcp_native_json:encode(result(7, #{})),
     ?assertEqual({error, not_allowed}, ?CLIENT:send(C, Response)).
 
 modern_comments_are_ignored(Config) ->
     P = peer(Config),
     C = start(Config, #{timeout_ms => 300}),
-    ok = ?CLIENT:send(C, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
     http_peer:event(R, <<":\n">>),
     http_peer:event(R, <<": still here\n">>),
     http_peer:event(R, #{data => result(1, #{})}),
@@ -795,15 +760,12 @@ modern_comments_are_ignored(Config) ->
 modern_cancel_closes_the_stream(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
     ok = ?CLIENT:cancel(C, 1),
     http_peer:gone(R),
     ?assertEqual({failed, 1, cancelled}, event(C)),
     %% The same for an owner that knows the way of stdio.
-    ok = ?CLIENT:send(C, modern(2, <<"tools/call">>, #{<<"name">> => <<"t">>})),
-    R2 = http_peer:next(P),
+    R2 = asked(C, P, modern(2, <<"tools/call">>, #{<<"name">> => <<"t">>})),
     ok = ?CLIENT:send(C, note(<<"notifications/cancelled">>, #{<<"requestId">> => 2})),
     http_peer:gone(R2),
     ?assertEqual({failed, 2, cancelled}, event(C)),
@@ -812,9 +774,7 @@ modern_cancel_closes_the_stream(Config) ->
 modern_streams_are_not_resumed(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>})),
     http_peer:event(R, #{id => <<"x">>, data => note_map(<<"n">>)}),
     http_peer:cut(R),
     _ = messages(C, 1),
@@ -833,8 +793,7 @@ modern_errors_are_responses(Config) ->
     Check(1, 404, -32601),
     Check(2, 400, -32020),
     Check(3, 400, -32022),
-    ok = ?CLIENT:send(C, modern(4, <<"tools/list">>, #{})),
-    http_peer:answer(http_peer:next(P), 400, [], <<>>),
+    http_peer:answer(asked(C, P, modern(4, <<"tools/list">>, #{})), 400, [], <<>>),
     ?assertEqual({failed, 4, {status, 400, <<>>}}, event(C)).
 
 modern_session_ids_are_ignored(Config) ->
@@ -843,8 +802,7 @@ modern_session_ids_are_ignored(Config) ->
     ok = ?CLIENT:send(C, modern(1, <<"server/discover">>, #{})),
     http_peer:json(http_peer:next(P), [{<<"mcp-session-id">>, <<"s">>}], result(1, #{})),
     _ = messages(C, 1),
-    ok = ?CLIENT:send(C, modern(2, <<"tools/list">>, #{})),
-    R = http_peer:next(P),
+    R = asked(C, P, modern(2, <<"tools/list">>, #{})),
     ?assertEqual(none, http_peer:header(<<"mcp-session-id">>, R)),
     http_peer:answer(R, 404, [], <<>>),
     ?assertEqual({failed, 2, {status, 404, <<>>}}, event(C)),
@@ -966,8 +924,7 @@ modern_mismatch_that_stays(Config) ->
 requests_time_out_and_are_cancelled(Config) ->
     P = peer(Config),
     C = ready(Config, #{timeout_ms => 200}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
+    R = asked(C, P, call(2, <<"tools/call">>)),
     ?assertEqual({failed, 2, timeout}, event(C)),
     ?assertMatch(
         #{<<"method">> := <<"notifications/cancelled">>, <<"params">> := #{<<"requestId">> := 2}},
@@ -978,8 +935,7 @@ requests_time_out_and_are_cancelled(Config) ->
 initialize_times_out_and_is_not_cancelled(Config) ->
     P = peer(Config),
     C = start(Config, #{timeout_ms => 100}),
-    ok = ?CLIENT:send(C, initialize(1)),
-    _ = http_peer:next(P),
+    _ = asked(C, P, initialize(1)),
     ok = ?CLIENT:send(C, note(<<"notifications/x">>)),
     ?assertEqual({failed, 1, timeout}, event(C)),
     %% What was held is sent, and nothing else.
@@ -989,9 +945,7 @@ initialize_times_out_and_is_not_cancelled(Config) ->
 progress_extends_up_to_a_cap(Config) ->
     P = peer(Config),
     C = ready(Config, #{timeout_ms => 400, total_timeout_ms => 1000}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     Since = erlang:monotonic_time(millisecond),
     Progress = fun Again(N) ->
         http_peer:event(R, #{data => note_map(<<"notifications/progress">>)}),
@@ -1027,9 +981,7 @@ requests_have_timeouts_of_their_own(Config) ->
 subscriptions_do_not_time_out(Config) ->
     P = peer(Config),
     C = start(Config, #{timeout_ms => 50}),
-    ok = ?CLIENT:send(C, modern(1, <<"subscriptions/listen">>, #{})),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, modern(1, <<"subscriptions/listen">>, #{})),
     receive
         {erlmcp_native, C, Event} -> error(Event)
     after 200 -> ok
@@ -1042,8 +994,7 @@ late_responses_are_ignored(Config) ->
     C = ready(Config, #{}, stream),
     Stream = http_peer:next(P, <<"GET">>),
     http_peer:stream(Stream),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    _ = http_peer:next(P),
+    _ = asked(C, P, call(2, <<"tools/call">>)),
     ok = ?CLIENT:cancel(C, 2),
     ?assertEqual({failed, 2, cancelled}, event(C)),
     http_peer:event(Stream, #{data => result(2, #{})}),
@@ -1095,8 +1046,7 @@ unauthorized_and_forbidden(Config) ->
     Challenge = <<"Bearer resource_metadata=\"https://h/.well-known/x\"">>,
     [
         begin
-            ok = ?CLIENT:send(C, call(Status, <<"ping">>)),
-            R = http_peer:next(P),
+            R = asked(C, P, call(Status, <<"ping">>)),
             http_peer:answer(R, Status, [{<<"www-authenticate">>, Challenge}], <<"no">>),
             ?assertEqual({failed, Status, {Reason, Challenge}}, event(C))
         end
@@ -1110,8 +1060,7 @@ redirects_are_followed(Config) ->
     C = ready(Config),
     [
         begin
-            ok = ?CLIENT:send(C, call(Status, <<"tools/call">>)),
-            R = http_peer:next(P),
+            R = asked(C, P, call(Status, <<"tools/call">>)),
             http_peer:answer(R, Status, [{<<"location">>, <<"/there?x">>}], <<>>),
             There = http_peer:next(P),
             ?assertMatch(#{method := <<"POST">>, target := <<"/there?x">>}, There),
@@ -1127,8 +1076,7 @@ credentials_stay_at_home(Config) ->
     P = peer(Config),
     Other = http_peer:listen(),
     C = ready(Config, #{headers => [{"Authorization", "Bearer t"}, {"X-Key", "k"}]}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
+    R = asked(C, P, call(2, <<"tools/call">>)),
     ?assertEqual(<<"k">>, http_peer:header(<<"x-key">>, R)),
     http_peer:answer(R, 307, [{<<"location">>, http_peer:url(Other)}], <<>>),
     There = http_peer:next(Other),
@@ -1143,8 +1091,7 @@ redirects_that_lead_nowhere(Config) ->
     P = peer(Config),
     C = start(Config, #{max_redirects => 2, http_sse => false}),
     Refused = fun(Id, Status, Headers) ->
-        ok = ?CLIENT:send(C, call(Id, <<"ping">>)),
-        http_peer:answer(http_peer:next(P), Status, Headers, <<>>),
+        http_peer:answer(asked(C, P, call(Id, <<"ping">>)), Status, Headers, <<>>),
         ?assertEqual({failed, Id, {redirect, Status}}, event(C))
     end,
     Refused(1, 302, [{<<"location">>, <<"/x">>}]),
@@ -1187,8 +1134,7 @@ failures_are_not_repeated_where_unsafe(Config) ->
     ok = ?CLIENT:send(C, call(1, <<"tools/call">>)),
     http_peer:answer(http_peer:next(P), 503, [{<<"retry-after">>, <<"0">>}], <<>>),
     ?assertEqual({failed, 1, {status, 503, <<>>}}, event(C)),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    http_peer:cut(http_peer:next(P)),
+    http_peer:cut(asked(C, P, call(2, <<"tools/call">>))),
     ?assertMatch({failed, 2, Reason} when is_atom(Reason), event(C)),
     http_peer:none(P, 50),
     %% The owner may allow it.
@@ -1231,14 +1177,12 @@ answer_that_is_none(Config) ->
 answer_that_is_cut_off(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, call(1, <<"tools/call">>)),
-    R = http_peer:next(P),
+    R = asked(C, P, call(1, <<"tools/call">>)),
     http_peer:raw(R, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"),
     http_peer:raw(R, "content-length: 100\r\n\r\n{"),
     http_peer:cut(R),
     ?assertMatch({failed, 1, Reason} when is_atom(Reason), event(C)),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    Garbage = http_peer:next(P),
+    Garbage = asked(C, P, call(2, <<"tools/call">>)),
     http_peer:raw(Garbage, "SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     ?assertEqual({failed, 2, protocol}, event(C)).
 
@@ -1246,12 +1190,9 @@ message_too_large(Config) ->
     P = peer(Config),
     C = ready(Config, #{max_message_bytes => 1000}),
     Large = #{<<"x">> => binary:copy(<<"x">>, 2000)},
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    http_peer:json(http_peer:next(P), result(2, Large)),
+    http_peer:json(asked(C, P, call(2, <<"tools/call">>)), result(2, Large)),
     ?assertEqual({failed, 2, message_too_large}, event(C)),
-    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(3, <<"tools/call">>)),
     http_peer:event(R, #{data => note_map(<<"n">>)}),
     ?assertMatch([#{<<"method">> := <<"n">>}], messages(C, 1)),
     http_peer:event(R, #{data => result(3, Large)}),
@@ -1265,22 +1206,17 @@ message_too_large(Config) ->
 refusals_of_notifications(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, note(<<"notifications/x">>)),
-    http_peer:answer(http_peer:next(P), 400, [], <<"no">>),
+    http_peer:answer(asked(C, P, note(<<"notifications/x">>)), 400, [], <<"no">>),
     ?assertEqual({failed, none, {status, 400, <<"no">>}}, event(C)),
-    ok = ?CLIENT:send(C, note(<<"notifications/x">>)),
-    http_peer:answer(http_peer:next(P), 204, [], <<>>),
-    ok = ?CLIENT:send(C, call(2, <<"ping">>)),
-    http_peer:json(http_peer:next(P), result(2, #{})),
+    http_peer:answer(asked(C, P, note(<<"notifications/x">>)), 204, [], <<>>),
+    http_peer:json(asked(C, P, call(2, <<"ping">>)), result(2, #{})),
     ?assertMatch([#{<<"id">> := 2}], messages(C, 1)).
 
 slow_owner_makes_the_server_wait(Config) ->
     P = peer(Config),
     Options = #{max_owner_queue => 10, high_water_bytes => 65536},
     C = ready(Config, Options),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     Note = (note_map(<<"n">>))#{<<"params">> => #{<<"x">> => binary:copy(<<"x">>, 10000)}},
     Text = erlmcp_native_json:encode(Note),
     [http_peer:event(R, #{data => Text}) || _ <- lists:seq(1, 2000)],
@@ -1341,9 +1277,7 @@ owner_that_dies_ends_the_session(Config) ->
 close_gives_up_what_is_pending(Config) ->
     P = peer(Config),
     C = start(Config),
-    ok = ?CLIENT:send(C, call(1, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(1, <<"tools/call">>)),
     ok = ?CLIENT:close(C),
     http_peer:gone(R).
 
@@ -1362,9 +1296,7 @@ resumption_that_is_refused(Config) ->
     C = ready(Config),
     [
         begin
-            ok = ?CLIENT:send(C, call(Status, <<"tools/call">>)),
-            R = http_peer:next(P),
-            http_peer:stream(R),
+            R = streamed(C, P, call(Status, <<"tools/call">>)),
             http_peer:event(R, #{id => <<"e">>, retry => 1}),
             http_peer:finish(R),
             http_peer:answer(http_peer:next(P, <<"GET">>), Status, [], <<>>),
@@ -1378,9 +1310,7 @@ resumption_that_is_refused(Config) ->
 session_lost_while_resuming(Config) ->
     P = peer(Config),
     C = ready(Config, #{reinitialize => true}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     http_peer:event(R, #{id => <<"e">>, retry => 1}),
     http_peer:finish(R),
     http_peer:answer(http_peer:next(P, <<"GET">>), 404, [], <<>>),
@@ -1395,8 +1325,7 @@ session_lost_while_resuming(Config) ->
 session_that_is_refused_again(Config) ->
     P = peer(Config),
     C = ready(Config, #{reinitialize => true}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:answer(asked(C, P, call(2, <<"tools/call">>)), 404, [], <<>>),
     %% It is no older server all of a sudden.
     http_peer:answer(http_peer:next(P), 404, [], <<>>),
     ?assertEqual(session_lost, event(C)),
@@ -1406,11 +1335,9 @@ session_that_is_refused_again(Config) ->
 session_lost_beside_modern_requests(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, modern(2, <<"tools/call">>, #{<<"name">> => <<"t">>})),
-    Modern = http_peer:next(P),
+    Modern = asked(C, P, modern(2, <<"tools/call">>, #{<<"name">> => <<"t">>})),
     ?assertEqual(none, http_peer:header(<<"mcp-session-id">>, Modern)),
-    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:answer(asked(C, P, call(3, <<"tools/call">>)), 404, [], <<>>),
     ?assertEqual(session_lost, event(C)),
     ?assertEqual({failed, 3, session_lost}, event(C)),
     http_peer:json(Modern, result(2, #{})),
@@ -1420,12 +1347,8 @@ session_lost_beside_modern_requests(Config) ->
 response_on_another_stream(Config) ->
     P = peer(Config),
     C = ready(Config, #{timeout_ms => 300}),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R2 = http_peer:next(P),
-    http_peer:stream(R2),
-    ok = ?CLIENT:send(C, call(3, <<"tools/call">>)),
-    R3 = http_peer:next(P),
-    http_peer:stream(R3),
+    R2 = streamed(C, P, call(2, <<"tools/call">>)),
+    R3 = streamed(C, P, call(3, <<"tools/call">>)),
     http_peer:event(R3, #{data => result(2, #{})}),
     ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
     http_peer:event(R3, #{data => result(3, #{})}),
@@ -1461,8 +1384,7 @@ initialize_leaves_what_is_not_its_own(Config) ->
 session_that_does_not_help(Config) ->
     P = peer(Config),
     C = ready(Config, #{reinitialize => true, get_stream => false}, none),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:answer(asked(C, P, call(2, <<"tools/call">>)), 404, [], <<>>),
     http_peer:json(http_peer:next(P), [{<<"mcp-session-id">>, <<"s2">>}], initialized(1)),
     http_peer:accepted(http_peer:next(P)),
     ?assertEqual(session_renewed, event(C)),
@@ -1475,8 +1397,7 @@ get_that_is_not_found(Config) ->
     P = peer(Config),
     C = ready(Config, #{reinitialize => true}, stream),
     http_peer:answer(http_peer:next(P, <<"GET">>), 404, [], <<>>),
-    ok = ?CLIENT:send(C, call(2, <<"ping">>)),
-    http_peer:json(http_peer:next(P), result(2, #{})),
+    http_peer:json(asked(C, P, call(2, <<"ping">>)), result(2, #{})),
     ?assertMatch([#{<<"id">> := 2}], messages(C, 1)),
     http_peer:none(P, 50),
     %% Where there was a stream it means the session.
@@ -1494,13 +1415,10 @@ id_that_is_used_again(Config) ->
     P = peer(Config),
     C = start(Config),
     Call = modern(1, <<"tools/call">>, #{<<"name">> => <<"t">>}),
-    ok = ?CLIENT:send(C, Call),
-    First = http_peer:next(P),
-    http_peer:stream(First),
+    First = streamed(C, P, Call),
     http_peer:event(First, #{data => result(1, #{<<"n">> => 1})}),
     ?assertMatch([#{<<"result">> := #{<<"n">> := 1}}], messages(C, 1)),
-    ok = ?CLIENT:send(C, Call),
-    Second = http_peer:next(P),
+    Second = asked(C, P, Call),
     http_peer:cut(First),
     http_peer:json(Second, result(1, #{<<"n">> => 2})),
     ?assertMatch([#{<<"result">> := #{<<"n">> := 2}}], messages(C, 1)).
@@ -1508,9 +1426,7 @@ id_that_is_used_again(Config) ->
 cancelled_while_it_waits_to_resume(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = ?CLIENT:send(C, call(2, <<"tools/call">>)),
-    R = http_peer:next(P),
-    http_peer:stream(R),
+    R = streamed(C, P, call(2, <<"tools/call">>)),
     http_peer:event(R, #{id => <<"e">>, data => note_map(<<"n">>), retry => 60000}),
     _ = messages(C, 1),
     http_peer:finish(R),
@@ -1800,13 +1716,23 @@ ready(Config, Options) -> ready(Config, Options, 405).
 ready(Config, Options, Listening) ->
     P = peer(Config),
     C = start(Config, Options),
-    ok = ?CLIENT:send(C, initialize(1)),
-    http_peer:json(http_peer:next(P), [{<<"mcp-session-id">>, <<"s1">>}], initialized(1)),
+    http_peer:json(asked(C, P, initialize(1)), [{<<"mcp-session-id">>, <<"s1">>}], initialized(1)),
     [#{<<"id">> := 1}] = messages(C, 1),
     ok = ?CLIENT:send(C, note(<<"notifications/initialized">>)),
     http_peer:accepted(http_peer:next(P, <<"POST">>)),
     Listening =:= 405 andalso http_peer:answer(http_peer:next(P, <<"GET">>), 405, [], <<>>),
     C.
+
+%% What the server is asked with a message.
+asked(C, P, Message) ->
+    ok = ?CLIENT:send(C, Message),
+    http_peer:next(P).
+
+%% The same, where a stream has begun.
+streamed(C, P, Message) ->
+    Request = asked(C, P, Message),
+    http_peer:stream(Request),
+    Request.
 
 peer(Config) -> proplists:get_value(peer, Config).
 

@@ -60,8 +60,7 @@ one_post_answered_with_an_array(Config) ->
     P = peer(Config),
     C = ready(Config),
     Batch = [call(2, <<"tools/list">>), note(<<"notifications/n">>), call(<<"3">>, <<"ping">>)],
-    ok = send(C, Batch),
-    R = http_peer:next(P),
+    R = asked(C, P, Batch),
     ?assertEqual(Batch, http_peer:body(R)),
     ?assertEqual(<<"s1">>, http_peer:header(<<"mcp-session-id">>, R)),
     ?assertMatch({ok, #{pending := 2}}, ?CLIENT:info(C)),
@@ -86,10 +85,8 @@ without_requests_it_is_accepted(Config) ->
     P = peer(Config),
     C = ready(Config),
     Answer = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => 7, <<"result">> => #{}},
-    ok = send(C, [note(<<"n">>), Answer]),
-    http_peer:accepted(http_peer:next(P)),
-    ok = send(C, [note(<<"n">>), note(<<"m">>)]),
-    http_peer:answer(http_peer:next(P), 400, [], <<>>),
+    http_peer:accepted(asked(C, P, [note(<<"n">>), Answer])),
+    http_peer:answer(asked(C, P, [note(<<"n">>), note(<<"m">>)]), 400, [], <<>>),
     ?assertEqual({failed, none, {status, 400, <<>>}}, event(C)),
     ?assertEqual({failed, none, {status, 400, <<>>}}, event(C)).
 
@@ -163,8 +160,7 @@ waits_for_the_session(Config) ->
 one_is_cancelled(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    R = http_peer:next(P),
+    R = asked(C, P, [call(2, <<"a">>), call(3, <<"b">>)]),
     http_peer:stream(R),
     ok = ?CLIENT:cancel(C, 2),
     ?assertEqual({failed, 2, cancelled}, event(C)),
@@ -206,8 +202,7 @@ cancelled_beside_others(Config) ->
 one_times_out(Config) ->
     P = peer(Config),
     C = ready(Config, #{timeout_ms => 400, total_timeout_ms => infinity}),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    R = http_peer:next(P),
+    R = asked(C, P, [call(2, <<"a">>), call(3, <<"b">>)]),
     http_peer:stream(R),
     http_peer:event(R, #{data => result(2, #{})}),
     ?assertEqual([2], ids(C, 1)),
@@ -219,8 +214,7 @@ one_times_out(Config) ->
 stream_that_is_cut_is_resumed_for_each(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>), call(4, <<"c">>), note(<<"n">>)]),
-    R = http_peer:next(P),
+    R = asked(C, P, [call(2, <<"a">>), call(3, <<"b">>), call(4, <<"c">>), note(<<"n">>)]),
     http_peer:stream(R),
     http_peer:event(R, #{id => <<"e1">>, retry => 1, data => result(3, #{})}),
     ?assertEqual([3], ids(C, 1)),
@@ -245,8 +239,7 @@ refused_for_each(Config) ->
 server_that_is_busy_is_asked_again_for_each(Config) ->
     P = peer(Config),
     C = ready(Config, #{retry_min_ms => 1}),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    http_peer:answer(http_peer:next(P), 429, [], <<>>),
+    http_peer:answer(asked(C, P, [call(2, <<"a">>), call(3, <<"b">>)]), 429, [], <<>>),
     Again = [http_peer:next(P), http_peer:next(P)],
     ?assertEqual([2, 3], lists:sort([id(R) || R <- Again])),
     [http_peer:json(R, result(id(R), #{})) || R <- Again],
@@ -256,20 +249,17 @@ server_that_is_busy_is_asked_again_for_each(Config) ->
 broken_off_for_each(Config) ->
     P = peer(Config),
     C = ready(Config),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    http_peer:cut(http_peer:next(P)),
+    http_peer:cut(asked(C, P, [call(2, <<"a">>), call(3, <<"b">>)])),
     [?assertEqual({failed, Id, closed}, event(C)) || Id <- [2, 3]],
     %% An array with less than was asked for.
-    ok = send(C, [call(4, <<"a">>), call(5, <<"b">>)]),
-    http_peer:json(http_peer:next(P), [result(5, #{})]),
+    http_peer:json(asked(C, P, [call(4, <<"a">>), call(5, <<"b">>)]), [result(5, #{})]),
     ?assertEqual([5], ids(C, 1)),
     ?assertEqual({failed, 4, no_response}, event(C)).
 
 session_that_ended(Config) ->
     P = peer(Config),
     C = ready(Config, #{reinitialize => true}),
-    ok = send(C, [call(2, <<"a">>), call(3, <<"b">>)]),
-    http_peer:answer(http_peer:next(P), 404, [], <<>>),
+    http_peer:answer(asked(C, P, [call(2, <<"a">>), call(3, <<"b">>)]), 404, [], <<>>),
     Initialize = http_peer:next(P),
     Given = [{<<"mcp-session-id">>, <<"s2">>}],
     http_peer:json(Initialize, Given, initialized(id(Initialize), <<"2025-03-26">>)),
@@ -283,8 +273,7 @@ redirected_whole(Config) ->
     P = peer(Config),
     C = ready(Config),
     Batch = [call(2, <<"a">>), call(3, <<"b">>)],
-    ok = send(C, Batch),
-    http_peer:answer(http_peer:next(P), 307, [{<<"location">>, <<"/other">>}], <<>>),
+    http_peer:answer(asked(C, P, Batch), 307, [{<<"location">>, <<"/other">>}], <<>>),
     R = http_peer:next(P),
     ?assertEqual(Batch, http_peer:body(R)),
     http_peer:json(R, [result(2, #{}), result(3, #{})]),
@@ -294,8 +283,7 @@ counted_by_the_breaker(Config) ->
     P = peer(Config),
     C = ready(Config, #{breaker => #{min_calls => 3, window_calls => 3, failure_rate => 0.5}}),
     Fail = fun(Ids) ->
-        ok = send(C, [call(Id, <<"a">>) || Id <- Ids]),
-        http_peer:answer(http_peer:next(P), 500, [], <<>>),
+        http_peer:answer(asked(C, P, [call(Id, <<"a">>) || Id <- Ids]), 500, [], <<>>),
         [?assertMatch({failed, Id, {status, 500, _}}, event(C)) || Id <- Ids]
     end,
     %% Each is one call, as `initialize' was.
@@ -305,8 +293,7 @@ counted_by_the_breaker(Config) ->
     %% It is a process that counts failures.
     until(fun() -> breaker(P) =:= open end),
     ?assertEqual({error, breaker_open}, send(C, [note(<<"n">>), call(6, <<"a">>)])),
-    ok = send(C, [note(<<"n">>)]),
-    http_peer:accepted(http_peer:next(P)).
+    http_peer:accepted(asked(C, P, [note(<<"n">>)])).
 
 probes_a_breaker_whatever_its_size(Config) ->
     P = peer(Config),
@@ -314,8 +301,7 @@ probes_a_breaker_whatever_its_size(Config) ->
     C = ready(Config, #{breaker => Breaker#{open_ms => 20, probes => 1}}),
     Ids = lists:seq(2, 21),
     Batch = [call(Id, <<"a">>) || Id <- Ids],
-    ok = send(C, Batch),
-    http_peer:answer(http_peer:next(P), 500, [], <<>>),
+    http_peer:answer(asked(C, P, Batch), 500, [], <<>>),
     [{failed, Id, _} = event(C) || Id <- Ids],
     until(fun() -> breaker(P) =/= closed end),
     until(fun() -> send(C, Batch) =:= ok end),
@@ -394,6 +380,11 @@ peer(Config) -> proplists:get_value(peer, Config).
 path(Config) -> proplists:get_value(path, Config).
 
 send(C, Batch) -> ?CLIENT:send(C, encode(Batch)).
+
+%% What the server is asked with a batch.
+asked(C, P, Batch) ->
+    ok = send(C, Batch),
+    http_peer:next(P).
 
 %% The next request with this id, whatever comes before it.
 next_with_id(Id, P) ->
