@@ -282,8 +282,7 @@ not_json_rpc_is_an_invalid_request(Config) ->
     ].
 
 id_must_not_be_null(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {400, _, Body} = post(Port, Session, request(null, <<"ping">>)),
     ?assertMatch(#{<<"error">> := #{<<"code">> := -32600}}, Body),
     {400, _, _} = post(Port, Session, request(1.5, <<"ping">>)).
@@ -305,8 +304,7 @@ ids_of_two_clients_are_kept_apart(Config) ->
     [?assertEqual(integer_to_binary(N), text(answer(Socket))) || {N, Socket} <- Sockets].
 
 ids_of_one_client_are_kept_apart(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Sockets = [
         {N, start(Port, Session, call(1, <<"later">>, #{<<"n">> => N}))}
      || N <- [1, 2]
@@ -337,8 +335,7 @@ ids_of_one_client_are_kept_apart(Config) ->
     ].
 
 notification_has_no_answer(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {202, Headers, <<>>} = post(Port, Session, notification(<<"notifications/x">>, #{})),
     ?assertEqual(none, header(<<"content-type">>, Headers)),
     receive
@@ -347,8 +344,7 @@ notification_has_no_answer(Config) ->
     end.
 
 batch_in_2025_03_26(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     {200, Headers, Answers} = post(Port, Session, erlmcp_native_json:encode([
         call(1, <<"echo">>, #{<<"n">> => 1}),
         notification(<<"notifications/x">>, #{}),
@@ -373,8 +369,7 @@ batch_in_2025_03_26(Config) ->
     end.
 
 batch_of_notifications_only(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     Batch = [
         notification(<<"notifications/x">>, #{}),
         #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => <<"x">>, <<"result">> => #{}}
@@ -382,8 +377,7 @@ batch_of_notifications_only(Config) ->
     {202, _, <<>>} = post(Port, Session, erlmcp_native_json:encode(Batch)).
 
 batch_as_a_stream(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     Batch = [call(1, <<"progress">>, #{<<"n">> => 2}), call(2, <<"echo">>, #{})],
     {200, Headers, Events} = post(Port, Session, erlmcp_native_json:encode(Batch)),
     ?assertEqual(<<"text/event-stream">>, header(<<"content-type">>, Headers)),
@@ -392,8 +386,7 @@ batch_as_a_stream(Config) ->
     ?assertEqual([1, 2], lists:sort([Id || #{<<"id">> := Id} <- Messages])).
 
 batch_with_a_cancelled_request(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     Batch = [call(1, <<"wait">>, #{}), call(2, <<"echo">>, #{})],
     Socket = start(Port, Session, erlmcp_native_json:encode(Batch)),
     Worker = waiting(),
@@ -403,14 +396,12 @@ batch_with_a_cancelled_request(Config) ->
     ?assertMatch({200, _, [#{<<"id">> := 2}]}, answer(Socket)).
 
 batch_without_initialize(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     Batch = erlmcp_native_json:encode([request(1, <<"ping">>), request(2, <<"initialize">>)]),
     {400, _, #{<<"error">> := #{<<"code">> := -32600}}} = post(Port, Session, Batch).
 
 batches_that_are_refused(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?B),
+    {Port, Session} = session(Config, ?B),
     Long = lists:duplicate(101, request(1, <<"ping">>)),
     {400, _, #{<<"error">> := #{<<"code">> := -32600}}} = post(Port, Session, <<"[]">>),
     {400, _, _} = post(Port, Session, erlmcp_native_json:encode(Long)),
@@ -433,8 +424,7 @@ array_since_2025_06_18(Config) ->
     {400, _, _} = post(Port, modern_headers(<<"ping">>, #{}), Batch).
 
 messages_at_the_limit(Config) ->
-    {Port, _} = listen(Config, #{max_body_bytes => 1000}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{max_body_bytes => 1000}),
     Message = fun(Size) ->
         Fixed = byte_size(erlmcp_native_json:encode(call(1, <<"echo">>, #{<<"x">> => <<>>}))),
         call(1, <<"echo">>, #{<<"x">> => binary:copy(<<"x">>, Size - Fixed)})
@@ -536,8 +526,7 @@ listens_on_loopback_only(Config) ->
     ?assertEqual({127, 0, 0, 1}, Ip).
 
 content_type_and_accept(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Ping = request(1, <<"ping">>),
     Status = fun(Headers) -> element(1, post(Port, Session ++ Headers, Ping)) end,
     ?assertEqual(415, Status([{<<"content-type">>, <<"text/plain">>}])),
@@ -551,8 +540,7 @@ content_type_and_accept(Config) ->
     ?assertEqual(200, Status([{<<"accept">>, <<"text/event-stream;q=1 , application/json">>}])).
 
 headers_that_are_no_text(Config) ->
-    {Port, _} = listen(Config, #{http_sse => sse()}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{http_sse => sse()}),
     Bytes = <<"a", 16#ff, 16#c3>>,
     [
         begin
@@ -633,8 +621,7 @@ session_that_is_refused(Config) ->
     {ok, #{sessions := 0}} = erlmcp_native_http:info(Listener).
 
 sessions_at_the_limit(Config) ->
-    {Port, _} = listen(Config, #{max_sessions => 2}),
-    First = initialize(Port, ?D),
+    {Port, First} = session(Config, ?D, #{max_sessions => 2}),
     _ = initialize(Port, ?D),
     Init = request(0, <<"initialize">>, #{<<"protocolVersion">> => ?D}),
     {503, Headers, _} = post(Port, [], Init),
@@ -666,8 +653,7 @@ session_that_is_idle(Config) ->
     {200, _, _} = post(Port, Streaming, request(1, <<"ping">>)).
 
 session_that_is_deleted(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Stream = get_stream(Port, "/mcp", Session),
     {200, _} = head(Stream),
     Busy = start(Port, Session, call(1, <<"wait">>, #{})),
@@ -681,8 +667,7 @@ session_that_is_deleted(Config) ->
     {404, _, _} = answer(method(Port, <<"DELETE">>, "/mcp", Session)).
 
 without_sessions(Config) ->
-    {Port, _} = listen(Config, #{sessions => false}),
-    Headers = initialize(Port, ?D),
+    {Port, Headers} = session(Config, ?D, #{sessions => false}),
     ?assertEqual(none, header(<<"mcp-session-id">>, Headers)),
     {200, _, _} = post(Port, Headers, request(1, <<"ping">>)),
     {200, _, _} = post(Port, [], call(1, <<"echo">>, #{})),
@@ -762,16 +747,14 @@ answer_from_another_process(Config) ->
     ).
 
 notification_and_response_are_accepted(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {202, _, <<>>} = post(Port, Session, notification(<<"notifications/initialized">>, #{})),
     Response = #{<<"jsonrpc">> => <<"2.0">>, <<"id">> => 1, <<"result">> => #{}},
     {202, _, <<>>} = post(Port, Session, Response),
     {400, _, _} = post(Port, Session, (notification(<<"x">>, #{}))#{<<"params">> := [1]}).
 
 priming_event_in_2025_11_25(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {200, _, [{event, First} | _]} = post(Port, Session, call(1, <<"progress">>, #{<<"n">> => 1})),
     #{data := <<>>, id := Id} = First,
     ?assertNotEqual(<<>>, Id),
@@ -791,8 +774,7 @@ no_priming_event_before(Config) ->
     ].
 
 disconnect_is_no_cancel(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Socket = start(Port, Session, call(1, <<"later">>, #{})),
     Ref = later(),
     ok = erlmcp_native_http:notify(Ref, <<"notifications/progress">>, #{<<"n">> => 1}),
@@ -809,8 +791,7 @@ disconnect_is_no_cancel(Config) ->
     ?assertEqual(done, event(Resumed)).
 
 cancelled_by_a_notification(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Socket = start(Port, Session, call(<<"x">>, <<"wait">>, #{})),
     Monitor = watch(waiting()),
     %% That of another client is not meant.
@@ -822,8 +803,7 @@ cancelled_by_a_notification(Config) ->
     {200, _, _} = post(Port, Session, request(1, <<"ping">>)).
 
 cancel_of_nothing(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {202, _, _} = post(Port, Session, cancelled(99)),
     Malformed = notification(<<"notifications/cancelled">>, #{<<"requestId">> => #{}}),
     {202, _, _} = post(Port, Session, Malformed),
@@ -831,8 +811,7 @@ cancel_of_nothing(Config) ->
     {200, _, _} = post(Port, Session, request(1, <<"ping">>)).
 
 server_asks_its_client(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?C),
+    {Port, Session} = session(Config, ?C),
     Socket = start(Port, Session, call(1, <<"ask">>, #{})),
     {200, _} = head(Socket),
     {_, #{<<"id">> := Id, <<"method">> := <<"sampling/createMessage">>}} = message(Socket),
@@ -845,8 +824,7 @@ server_asks_its_client(Config) ->
     {202, _, <<>>} = post(Port, Session, Response).
 
 server_asks_another_client(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?C),
+    {Port, Session} = session(Config, ?C),
     Socket = start(Port, Session, call(1, <<"ask">>, #{})),
     {200, _} = head(Socket),
     {_, #{<<"id">> := Id}} = message(Socket),
@@ -860,8 +838,7 @@ server_asks_another_client(Config) ->
     ?assertEqual(<<"{rpc,-1,<<\"no\">>,undefined}">>, text(Answer)).
 
 stream_that_is_closed_to_be_polled(Config) ->
-    {Port, _} = listen(Config, #{retry_ms => 123}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{retry_ms => 123}),
     Socket = start(Port, Session, call(1, <<"poll">>, #{})),
     {200, _} = head(Socket),
     Events = http_mcp:events(Socket),
@@ -878,8 +855,7 @@ stream_that_is_closed_to_be_polled(Config) ->
     ?assertEqual(done, event(Resumed)).
 
 stream_that_is_resumed(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {Socket, Ref} = streaming(Port, Session),
     {First, #{<<"params">> := #{<<"n">> := 1}}} = message(Socket),
     ok = http_mcp:close(Socket),
@@ -895,8 +871,7 @@ stream_that_is_resumed(Config) ->
     ?assertEqual(done, event(Resumed)).
 
 stream_that_is_resumed_while_it_lives(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {Socket, Ref} = streaming(Port, Session),
     {First, _} = message(Socket),
     Resumed = get_stream(Port, "/mcp", Session ++ [{<<"last-event-id">>, First}]),
@@ -912,8 +887,7 @@ stream_that_is_resumed_while_it_lives(Config) ->
     {_, #{<<"id">> := 1}} = message(Again).
 
 stream_that_is_over_is_resumed(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {200, _, Events} = post(Port, Session, call(1, <<"progress">>, #{<<"n">> => 2})),
     [{event, #{id := Primed}}, {event, #{id := First}}, _, {event, #{id := Last}}] = Events,
     Count = fun(Id) ->
@@ -926,8 +900,7 @@ stream_that_is_over_is_resumed(Config) ->
     ?assertEqual(0, Count(Last)).
 
 only_its_own_events_are_replayed(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     {200, _, [{event, #{id := One}} | _]} =
         post(Port, Session, call(1, <<"progress">>, #{<<"n">> => 1})),
     {200, _, _} = post(Port, Session, call(2, <<"progress">>, #{<<"n">> => 1})),
@@ -938,8 +911,7 @@ only_its_own_events_are_replayed(Config) ->
     {400, _, _} = answer(get_stream(Port, "/mcp", Other ++ [{<<"last-event-id">>, One}])).
 
 event_ids_are_unique_in_a_session(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Ids = lists:append([
         begin
             {200, _, Events} = post(Port, Session, call(1, <<"progress">>, #{<<"n">> => 3})),
@@ -950,8 +922,7 @@ event_ids_are_unique_in_a_session(Config) ->
     ?assertEqual(25, length(lists:usort(Ids))).
 
 event_id_that_is_foreign(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     [
         {400, _, _} = answer(get_stream(Port, "/mcp", Session ++ [{<<"last-event-id">>, Id}]))
      || Id <- [<<"x">>, <<"p1-0">>, <<"g9-1">>, <<"p-1">>, binary:copy(<<"9">>, 1000)]
@@ -963,8 +934,7 @@ get_needs_its_media_type(Config) ->
     {406, _, _} = answer(method(Port, <<"GET">>, "/mcp", Headers)).
 
 get_stream_with_messages(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?C),
+    {Port, Session} = session(Config, ?C),
     Id = header(<<"mcp-session-id">>, Session),
     Socket = get_stream(Port, "/mcp", Session),
     {200, Headers} = head(Socket),
@@ -976,8 +946,7 @@ get_stream_with_messages(Config) ->
     {error, no_session} = erlmcp_native_http:send(<<"none">>, <<"x">>, #{}).
 
 get_streams_get_each_message_once(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?C),
+    {Port, Session} = session(Config, ?C),
     Id = header(<<"mcp-session-id">>, Session),
     Sockets = [get_stream(Port, "/mcp", Session) || _ <- [1, 2, 3]],
     [{200, _} = head(Socket) || Socket <- Sockets],
@@ -987,8 +956,7 @@ get_streams_get_each_message_once(Config) ->
     ?assertEqual(lists:seq(1, 5), lists:sort(Got)).
 
 get_stream_that_comes_later(Config) ->
-    {Port, _} = listen(Config, #{max_events => 3}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{max_events => 3}),
     Id = header(<<"mcp-session-id">>, Session),
     [ok = erlmcp_native_http:send(Id, <<"n">>, #{<<"n">> => N}) || N <- [1, 2, 3]],
     {error, busy} = erlmcp_native_http:send(Id, <<"n">>, #{<<"n">> => 4}),
@@ -997,8 +965,7 @@ get_stream_that_comes_later(Config) ->
     [{_, #{<<"params">> := #{<<"n">> := N}}} = message(Socket) || N <- [1, 2, 3]].
 
 get_stream_that_is_resumed(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D),
     Id = header(<<"mcp-session-id">>, Session),
     Socket = get_stream(Port, "/mcp", Session),
     {200, _} = head(Socket),
@@ -1029,8 +996,7 @@ get_stream_is_kept_alive(Config) ->
     ?assertEqual(<<":\n\n">>, http_raw:part(Answer)).
 
 events_at_the_limit(Config) ->
-    {Port, _} = listen(Config, #{max_events => 2}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{max_events => 2}),
     {200, _, [{event, #{id := Primed}} | _]} =
         post(Port, Session, call(1, <<"progress">>, #{<<"n">> => 5})),
     {200, _, Replayed} =
@@ -1042,8 +1008,7 @@ events_at_the_limit(Config) ->
 
 %% It is cut off rather than waited for, and finds the rest when it comes again.
 client_that_does_not_read(Config) ->
-    {Port, _} = listen(Config, #{max_stream_bytes => 10000}),
-    Session = initialize(Port, ?D),
+    {Port, Session} = session(Config, ?D, #{max_stream_bytes => 10000}),
     {Socket, Ref} = streaming(Port, Session),
     {Id, _} = message(Socket),
     Big = #{<<"x">> => binary:copy(<<"x">>, 100000)},
@@ -1328,8 +1293,7 @@ legacy_only_does_not_look_modern(Config) ->
     initialize(Port, ?D).
 
 both_eras_at_once(Config) ->
-    {Port, _} = listen(Config),
-    Session = initialize(Port, ?C),
+    {Port, Session} = session(Config, ?C),
     {200, _, Modern} = modern_call(Port, <<"echo">>, #{}),
     {200, _, Legacy} = post(Port, Session, call(1, <<"echo">>, #{})),
     ?assertMatch(#{<<"result">> := #{<<"resultType">> := _}}, Modern),
@@ -1658,6 +1622,13 @@ listen(Config, Serves, Options) ->
     {ok, Listener} = erlmcp_native_http:listen(#{port => 0}, Given),
     {ok, #{sockname := {_, Port}}} = erlmcp_native_http:info(Listener),
     {Port, Listener}.
+
+%% A session that stands: the port of its server, and its headers.
+session(Config, Revision) -> session(Config, Revision, #{}).
+
+session(Config, Revision, Options) ->
+    {Port, _} = listen(Config, Options),
+    {Port, initialize(Port, Revision)}.
 
 call(Id, Tool, Arguments) ->
     request(Id, <<"tools/call">>, #{<<"name">> => Tool, <<"arguments">> => Arguments}).
