@@ -164,13 +164,12 @@ is_ours(_) -> false.
 
 answer_with_a_length(Config) ->
     Json = <<"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}">>,
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         http_peers:send(Conn, [
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Two:  b \t\r\nx-two: c\r\n",
             "X-None:\r\nContent-Length: ", integer_to_list(byte_size(Json)), "\r\n\r\n", Json
         ])
-    end)),
+    end),
     Id = request(get_request()),
     {200, Headers, {done, Json}} = answer(Id),
     Size = integer_to_binary(byte_size(Json)),
@@ -209,12 +208,11 @@ pieces(Stream, _) ->
     [Stream].
 
 answer_up_to_the_end(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, "HTTP/1.0 200 OK\r\n\r\nall "),
         ok = http_peers:send(Conn, "there is"),
         http_peers:close(Conn)
-    end)),
+    end),
     ?assertMatch({200, [], {done, <<"all there is">>}}, answer(request(get_request()))),
     ?assertMatch({200, [], {done, <<"all there is">>}}, answer(request(get_request()))).
 
@@ -242,20 +240,18 @@ answers_without_a_body(Config) ->
     ?assertMatch([opened], told()).
 
 interim_answers_are_skipped(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early"),
         ok = http_peers:send(Conn, " Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
         http_peers:answer(Conn, {201, <<"made">>})
-    end)),
+    end),
     Answer = answer(request(post(<<"x">>))),
     ?assertMatch({201, [{<<"content-length">>, _}], {done, <<"made">>}}, Answer).
 
 %% Taking.
 
 stream_part_by_part(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, event_stream()),
         ok = http_peers:tell(Conn, started),
         [
@@ -268,7 +264,7 @@ stream_part_by_part(Config) ->
         ok = http_peers:wait(go),
         ok = http_peers:send(Conn, "0\r\n\r\n"),
         http_peers:wait(never)
-    end)),
+    end),
     Id = request(get_request()),
     {head, Id, 200, _} = event(Id),
     ?assertEqual({[], armed}, take(Id)),
@@ -294,11 +290,10 @@ chunk(Data) ->
 
 takes_are_bounded(Config) ->
     Body = rand:bytes(300000),
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         http_peers:answer(Conn, {200, Body}),
         http_peers:wait(never)
-    end)),
+    end),
     Id = request(get_request()),
     {head, Id, 200, _} = event(Id),
     ?assert(Body =:= iolist_to_binary(in_takes(Id, 1, []))).
@@ -314,8 +309,7 @@ in_takes(Id, Max, Acc) ->
     end.
 
 one_notice_until_all_is_taken(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, event_stream()),
         [
             begin
@@ -326,7 +320,7 @@ one_notice_until_all_is_taken(Config) ->
          || _ <- lists:seq(1, 10)
         ],
         http_peers:send(Conn, "0\r\n\r\n")
-    end)),
+    end),
     Id = request(get_request()),
     [teller(sent) ! go || _ <- lists:seq(1, 10)],
     {head, Id, 200, _} = event(Id),
@@ -365,10 +359,9 @@ who_does_not_take_makes_the_server_wait(Config) ->
 
 five_mib_down(Config) ->
     Body = rand:bytes(5 * ?MIB),
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         http_peers:answer(Conn, {200, Body})
-    end)),
+    end),
     {200, _, {done, Got}} = answer(request(get_request())),
     ?assert(Body =:= Got).
 
@@ -537,12 +530,11 @@ gated(Conn) ->
 gate() -> teller(gate).
 
 closed_when_the_server_says_so(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         Fields = "Connection: close\r\nContent-Length: 0\r\n\r\n",
         ok = http_peers:send(Conn, ["HTTP/1.1 200 OK\r\n", Fields]),
         http_peers:drain(Conn)
-    end)),
+    end),
     {200, _, {done, <<>>}} = answer(request(get_request())),
     _ = teller(closed),
     {200, _, {done, <<>>}} = answer(request(get_request())),
@@ -550,23 +542,21 @@ closed_when_the_server_says_so(Config) ->
     counts(#{active => 0}).
 
 closed_when_idle(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         http_peers:answer(Conn, {200, <<>>}),
         http_peers:drain(Conn)
-    end), #{idle_timeout_ms => 50}),
+    end, #{idle_timeout_ms => 50}),
     {200, _, {done, <<>>}} = answer(request(get_request())),
     _ = teller(closed),
     {200, _, {done, <<>>}} = answer(request(get_request())).
 
 %% The end of a connection is seen where it is seen first: nothing is lost, whatever the method.
 server_closes_what_is_idle(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         http_peers:answer(Conn, {200, <<>>}),
         ok = http_peers:close(Conn),
         http_peers:tell(Conn, gone)
-    end)),
+    end),
     [
         begin
             {200, _, {done, <<>>}} = answer(request(post(<<"x">>))),
@@ -646,11 +636,10 @@ silent(Conn) ->
     http_peers:drain(Conn).
 
 part_timeout(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, [event_stream(), chunk("one")]),
         http_peers:drain(Conn)
-    end)),
+    end),
     Id = request((get_request())#{timeout_ms := 1000}),
     Failure = #{reason => timeout, safe => false},
     ?assertMatch({200, _, {failed, Failure, <<"one">>}}, answer(Id)),
@@ -658,8 +647,7 @@ part_timeout(Config) ->
 
 %% Each wait is bounded, not their sum.
 parts_in_time(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, event_stream()),
         [
             receive
@@ -668,16 +656,15 @@ parts_in_time(Config) ->
          || _ <- lists:seq(1, 8)
         ],
         http_peers:send(Conn, "0\r\n\r\n")
-    end)),
+    end),
     Id = request((get_request())#{timeout_ms := 500}),
     ?assertMatch({200, _, {done, <<"xxxxxxxx">>}}, answer(Id)).
 
 total_timeout(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, event_stream()),
         babble(Conn)
-    end)),
+    end),
     Id = request((get_request())#{timeout_ms := 1000, total_timeout_ms := 300}),
     Failure = #{reason => timeout, safe => false},
     ?assertMatch({200, _, {failed, Failure, _}}, answer(Id)),
@@ -736,11 +723,10 @@ cancel_before_the_head(Config) ->
     counts(#{active => 0, queued => 0}).
 
 cancel_in_the_body(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, event_stream()),
         babble(Conn)
-    end)),
+    end),
     Id = request(get_request()),
     {head, Id, 200, _} = event(Id),
     {readable, Id} = event(Id),
@@ -776,20 +762,18 @@ truncated_chunks(Config) ->
 
 %% The answer to a request from a server that sends this and closes.
 answer_to(Config, Bytes) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, Bytes),
         http_peers:close(Conn)
-    end)),
+    end),
     answer(request(post(<<"x">>))).
 
 reset_in_the_body(Config) ->
-    start(Config, http_peers:serve(fun(Conn) ->
-        _ = http_peers:request(Conn),
+    serving(Config, fun(Conn) ->
         ok = http_peers:send(Conn, [event_stream(), chunk("one")]),
         ok = http_peers:wait(go),
         http_peers:reset(Conn)
-    end)),
+    end),
     Id = request(get_request()),
     {head, Id, 200, _} = event(Id),
     {readable, Id} = event(Id),
@@ -1268,6 +1252,17 @@ start(Config, Port) ->
 
 start(Config, Port, Options) ->
     open(Config, origin(http, <<"127.0.0.1">>, Port), Options).
+
+%% With a server that reads a request before it does this.
+serving(Config, Script) ->
+    serving(Config, Script, #{}).
+
+serving(Config, Script, Options) ->
+    Port = http_peers:serve(fun(Conn) ->
+        _ = http_peers:request(Conn),
+        Script(Conn)
+    end),
+    start(Config, Port, Options).
 
 secure(Config, Host, Port) ->
     open(Config, origin(https, Host, Port), #{tls => #{cacertfile => file(Config, "ca.pem")}}).
