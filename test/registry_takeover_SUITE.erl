@@ -6,6 +6,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_log, [logged/1, logged/2]).
 -import(test_wait, [reason/1, until/1]).
 
 -define(WAIT, 60000).
@@ -49,7 +50,7 @@ end_per_group(_, _) -> ok.
 init_per_testcase(Case, Config) ->
     process_flag(trap_exit, true),
     _ = logger:remove_handler(?MODULE),
-    ok = logger:add_handler(?MODULE, ?MODULE, #{config => self()}),
+    ok = logger:add_handler(?MODULE, test_log, #{config => self()}),
     Shape = shape(Case, proplists:get_value(shape, Config, of_0_5)),
     Data = proplists:get_value(data_dir, Config),
     Sources = filelib:wildcard(filename:join([Data, Shape, "*.erl"])),
@@ -453,26 +454,5 @@ next() ->
         {logged, _, _} -> next();
         {'EXIT', _, _} -> next();
         Message -> Message
-    after ?WAIT -> error(timeout)
-    end.
-
-%% ---- as a log handler
-
-log(#{level := Level, msg := {string, Text}}, #{config := Test}) ->
-    Test ! {logged, Level, lists:flatten(Text)};
-log(#{level := Level, msg := {Format, Args}}, #{config := Test}) when is_list(Format) ->
-    Test ! {logged, Level, lists:flatten(io_lib:format(Format, Args))};
-log(_, _) ->
-    ok.
-
-logged(Level) -> logged(Level, "erlmcp_native: ").
-
-logged(Level, Start) ->
-    receive
-        {logged, Level, Text} ->
-            case lists:prefix(Start, Text) of
-                true -> {Level, Text};
-                false -> logged(Level, Start)
-            end
     after ?WAIT -> error(timeout)
     end.

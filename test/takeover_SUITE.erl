@@ -5,6 +5,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(test_log, [logged/1]).
 -import(test_socket, [accept/1, listen/0, read/1, write/2]).
 
 -define(WAIT, 10000).
@@ -41,7 +42,7 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    ok = logger:add_handler(?MODULE, ?MODULE, #{}),
+    ok = logger:add_handler(?MODULE, test_log, #{}),
     Config.
 
 end_per_suite(_) ->
@@ -425,21 +426,6 @@ in_embedded_mode(_) ->
     ?assertEqual({error, not_connected}, On(?TCP, send, [options(Port), <<"m">>])),
     ?assertEqual(<<"original">>, On(?RPC, encode_response, [1, 1])),
     peer:stop(Peer).
-
-%% ---- as a log handler
-
-log(#{level := Level, msg := {string, Text}}, #{config := Test}) ->
-    Test ! {logged, Level, lists:flatten(Text)};
-log(#{level := Level, msg := {Format, Args}}, #{config := Test}) when is_list(Format) ->
-    Test ! {logged, Level, lists:flatten(io_lib:format(Format, Args))};
-log(_, _) ->
-    ok.
-
-logged(Level) ->
-    receive
-        {logged, Level, "erlmcp_native: " ++ _ = Text} -> {Level, Text}
-    after ?WAIT -> error(timeout)
-    end.
 
 %% ----
 
