@@ -353,19 +353,23 @@ fill(Conn, Message) ->
 
 fill(Conn, Message, Sent) ->
     Next = Message(length(Sent) + 1),
-    case erlmcp_native:send(Conn, Next) of
-        ok ->
-            fill(Conn, Message, [Next | Sent]);
+    case offered(Conn, Next) of
+        ok -> fill(Conn, Message, [Next | Sent]);
+        {error, busy} -> Sent
+    end.
+
+%% Refused is what is refused although everything before it has come to rest.
+offered(Conn, Message) ->
+    case erlmcp_native:send(Conn, Message) of
         {error, busy} ->
-            Waiting = at_rest(Conn, queue_bytes),
+            _ = at_rest(Conn, queue_bytes),
             receive
-                {erlmcp_native, Conn, writable} -> fill(Conn, Message, Sent)
-            after 0 ->
-                case Waiting > queue_bytes() div 2 of
-                    true -> Sent;
-                    false -> fill(Conn, Message, Sent)
-                end
-            end
+                {erlmcp_native, Conn, writable} -> ok
+            after 0 -> ok
+            end,
+            erlmcp_native:send(Conn, Message);
+        ok ->
+            ok
     end.
 
 %% What waits, when it has not changed for a while.
