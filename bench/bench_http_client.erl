@@ -6,7 +6,7 @@
 
 -define(BYTES, 1024).
 -define(COUNT, 3200).
--define(HANDSHAKES, 50).
+-define(HANDSHAKES, 20).
 -define(RUNS, 5).
 
 %% @doc The groups of {@link bench}.

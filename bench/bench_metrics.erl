@@ -8,7 +8,7 @@
 
 -export([groups/0]).
 
--define(SLICES, 150).
+-define(SLICES, 100).
 -define(SLICE_MS, 30).
 -define(CONNECTIONS, 64).
 -define(BYTES, 1024).

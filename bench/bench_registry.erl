@@ -10,7 +10,7 @@
 %% Called in a fresh VM; by hand also with a registry that is not here.
 -export([measure/3]).
 
--define(SENDERS, [50, 10, 1]).
+-define(SENDERS, [50, 1]).
 -define(DURATION_MS, 500).
 -define(SAMPLE_MS, 2).
 
@@ -28,7 +28,6 @@ groups() ->
             ],
             ratios => [
                 {registry, erlmcp_native, erlmcp05, 2},
-                {registry_10, erlmcp_native, erlmcp05, none},
                 {registry_1, erlmcp_native, erlmcp05, none}
             ],
             runs => 3,

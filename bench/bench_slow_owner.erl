@@ -31,10 +31,10 @@ groups() ->
             variants => [
                 variant(nif),
                 variant(beam),
-                (variant(erlmcp05))#{runs => 2}
+                (variant(erlmcp05))#{runs => 1}
             ],
             ratios => [{slow_owner, nif, erlmcp05, none}, {slow_owner, beam, erlmcp05, none}],
-            runs => 5,
+            runs => 3,
             warm_up => false,
             setup => fun() ->
                 Sender = bench_peer:start_sender(),

@@ -12,44 +12,26 @@
 %% @doc The groups of {@link bench}.
 -spec groups() -> [bench:group()].
 groups() ->
-    [
-        tool(
-            [{stdio_1k_pipelined, <<"throughput">>, <<"messages/s">>, higher}],
-            fun(Port, #{many := Count}) -> [pipelined(Port, 1024, Count, 64)] end,
-            [{stdio_1k_pipelined, [{erlmcp05, 10}, {rmcp, 0.7}, {beam, none}]}]
-        ),
-        tool(
-            [{stdio_64k_pipelined, <<"throughput">>, <<"messages/s">>, higher}],
-            fun(Port, #{large := Count}) -> [pipelined(Port, 65536, Count, 8)] end,
-            [{stdio_64k_pipelined, [{erlmcp05, 50}, {rmcp, none}, {beam, none}]}]
-        ),
-        tool(
-            [{Case, <<"round trip">>, <<"us">>, lower} || Case <- [stdio_1k_p50, stdio_1k_p99]],
-            fun(Port, #{single := Count}) -> one_at_a_time(Port, Count) end,
-            [
-                {Case, [{erlmcp05, 2}, {rmcp, none}, {beam, none}]}
-             || Case <- [stdio_1k_p50, stdio_1k_p99]
-            ]
-        ),
-        large_lines()
-    ].
+    [tools(), large_lines()].
 
-tool(Cases, Measure, Bars) ->
+tools() ->
     Kinds = kinds(),
+    Cases = [
+        {stdio_1k_pipelined, <<"throughput">>, <<"messages/s">>, higher},
+        {stdio_64k_pipelined, <<"throughput">>, <<"messages/s">>, higher},
+        {stdio_1k_p50, <<"round trip">>, <<"us">>, lower},
+        {stdio_1k_p99, <<"round trip">>, <<"us">>, lower}
+    ],
+    Bars = [
+        {stdio_1k_pipelined, [{erlmcp05, 10}, {rmcp, 0.7}, {beam, none}]},
+        {stdio_64k_pipelined, [{erlmcp05, 50}, {rmcp, none}, {beam, none}]},
+        {stdio_1k_p50, [{erlmcp05, 2}, {rmcp, none}, {beam, none}]},
+        {stdio_1k_p99, [{erlmcp05, 2}, {rmcp, none}, {beam, none}]}
+    ],
     #{
         cases => [case_of(Case) || Case <- Cases],
         variants => [
-            #{
-                path => Kind,
-                run => fun(_) ->
-                    Port = start(Kind, "tool"),
-                    ok = initialize(Port),
-                    _ = pipelined(Port, 1024, ?WARM_UP, 8),
-                    Result = Measure(Port, sizes(Kind)),
-                    ok = stop(Port),
-                    Result
-                end
-            }
+            #{path => Kind, run => fun(_) -> called(Kind, sizes(Kind)) end}
          || Kind <- Kinds
         ],
         ratios => [
@@ -59,6 +41,18 @@ tool(Cases, Measure, Bars) ->
         runs => 5,
         warm_up => false
     }.
+
+called(Kind, #{many := Many, large := Large, single := Single}) ->
+    Port = start(Kind, "tool"),
+    ok = initialize(Port),
+    _ = pipelined(Port, 1024, ?WARM_UP, 8),
+    Result = [
+        pipelined(Port, 1024, Many, 64),
+        pipelined(Port, 65536, Large, 8)
+        | one_at_a_time(Port, Single)
+    ],
+    ok = stop(Port),
+    Result.
 
 large_lines() ->
     #{
