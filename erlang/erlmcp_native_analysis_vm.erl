@@ -51,14 +51,16 @@ code_path() ->
 os_pid_of(Peer) ->
     peer:call(Peer, os, getpid, []).
 
-%% @equiv call(Vm, Module, Function, Args, 600000)
+%% @equiv call(Vm, Module, Function, Args, 0)
 -spec call(vm(), module(), atom(), [term()]) -> term().
 call(Vm, Module, Function, Args) ->
-    call(Vm, Module, Function, Args, ?CALL_TIMEOUT_MS).
+    call(Vm, Module, Function, Args, 0).
 
-%% @doc Calls a function there. What it raises ends the caller.
--spec call(vm(), module(), atom(), [term()], timeout()) -> term().
-call(#vm{peer = Peer}, Module, Function, Args, TimeoutMs) ->
+%% @doc Calls a function there that lasts for so long by itself, and ten minutes more at most. What
+%% it raises ends the caller.
+-spec call(vm(), module(), atom(), [term()], LastsMs :: non_neg_integer()) -> term().
+call(#vm{peer = Peer}, Module, Function, Args, LastsMs) ->
+    TimeoutMs = LastsMs + ?CALL_TIMEOUT_MS,
     case peer:call(Peer, ?MODULE, do_call, [Module, Function, Args], TimeoutMs) of
         {ok, Result} -> Result;
         Failed -> exit({analysis_vm, {Module, Function}, Failed})

@@ -69,9 +69,8 @@ measured({Path, Transport, Module}, Seconds) ->
             Target = source(Transport, Path, Source, Count),
             Before = erlmcp_native_analysis_vm:rss_bytes(Vm),
             Watch = watch(Vm),
-            Result = erlmcp_native_analysis_vm:call(
-                Vm, ?MODULE, measure, [Module, {Transport, Path}, Target, {Count, Seconds}]
-            ),
+            Args = [Module, {Transport, Path}, Target, {Count, Seconds}],
+            Result = erlmcp_native_analysis_vm:call(Vm, ?MODULE, measure, Args, Seconds * 1000),
             Memory = watched(Watch),
             (maps:merge(#{offered => Count}, Result))#{
                 path => Path,

@@ -55,7 +55,7 @@ measured({Path, Module}, Connections, Seconds, Options) ->
         {Samples, Sent} = erlmcp_native_analysis_vm:with(beam, [], fun(Clients) ->
             Load = fun() ->
                 Args = [Port, Connections, Seconds],
-                erlmcp_native_analysis_vm:call(Clients, ?MODULE, load, Args)
+                erlmcp_native_analysis_vm:call(Clients, ?MODULE, load, Args, Seconds * 1000)
             end,
             during(Load, Vm)
         end),
