@@ -108,7 +108,7 @@ loop(Pump) ->
 
 wait(Flow, #pump{from = From} = Pump) ->
     receive
-        {tcp, From, Data} -> loop(arrived(Flow, Data, Pump#pump{armed = false}));
+        {tcp, From, Data} -> loop(arrived(flow(Pump), Data, Pump#pump{armed = false}));
         {tcp_closed, From} -> loop(over(eof, Pump));
         {tcp_error, From, _} -> loop(over(broken, Pump));
         changed -> loop(Pump);
