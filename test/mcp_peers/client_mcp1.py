@@ -4,6 +4,7 @@ first fault."""
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 
@@ -16,7 +17,8 @@ BYTES = 5 * 1024 * 1024
 
 
 def say(step, **more):
-    print(json.dumps({"step": step, **more}), flush=True)
+    # At once, with its end: others write to the same pipe.
+    os.write(1, f"{json.dumps({'step': step, **more})}\n".encode())
 
 
 async def line():

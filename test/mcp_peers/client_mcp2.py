@@ -4,6 +4,7 @@ and ends with status 1 at the first fault."""
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 
@@ -22,7 +23,8 @@ else:
 
 
 def say(step, **more):
-    print(json.dumps({"step": step, **more}), flush=True)
+    # At once, with its end: others write to the same pipe.
+    os.write(1, f"{json.dumps({'step': step, **more})}\n".encode())
 
 
 async def line():
